@@ -1,0 +1,58 @@
+"""The environments of both papers by name, and what to say when a name is not one of them."""
+
+from __future__ import annotations
+
+import difflib
+
+from ..errors import InterpError
+
+PROCGEN_GAMES: tuple[str, ...] = (
+    "bigfish", "bossfight", "caveflyer", "chaser", "climber", "coinrun", "dodgeball", "fruitbot",
+    "heist", "jumper", "leaper", "maze", "miner", "ninja", "plunder", "starpilot",
+)  # fmt: skip
+
+# Short name → Gymnasium id, in the order of the original project's numeric ``--environment 0..6``.
+CONTINUOUS_TASKS: dict[str, str] = {
+    "pendulum": "Pendulum-v1",
+    "lunarlander": "LunarLanderContinuous-v3",
+    "mountaincar": "MountainCarContinuous-v0",
+    "halfcheetah": "HalfCheetah-v5",
+    "humanoid": "Humanoid-v5",
+    "hopper": "Hopper-v5",
+    "carracing": "CarRacing-v3",
+}
+
+
+def procgen_game(name: str) -> str:
+    """Return the canonical name of a Procgen game.
+
+    Raises:
+        InterpError: unknown name; the message lists the nearest valid ones.
+    """
+    key = name.strip().lower()
+    if key in PROCGEN_GAMES:
+        return key
+    raise InterpError(_unknown("Procgen game", name, PROCGEN_GAMES))
+
+
+def continuous_task(name: str) -> str:
+    """Return the short name of a continuous task given its short name, Gymnasium id or original number 0..6.
+
+    Raises:
+        InterpError: unknown name; the message lists the nearest valid ones.
+    """
+    key = name.strip().lower()
+    if key in CONTINUOUS_TASKS:
+        return key
+    if key.isdigit() and int(key) < len(CONTINUOUS_TASKS):
+        return list(CONTINUOUS_TASKS)[int(key)]
+    by_id = {gym_id.lower(): short for short, gym_id in CONTINUOUS_TASKS.items()}
+    if key in by_id:
+        return by_id[key]
+    raise InterpError(_unknown("continuous task", name, tuple(CONTINUOUS_TASKS)))
+
+
+def _unknown(kind: str, name: str, valid: tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(name.lower(), valid, n=3, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(near)}?" if near else f"Valid names: {', '.join(valid)}."
+    return f"unknown {kind} '{name}'. {hint}"

@@ -1,0 +1,115 @@
+"""Files that are either whole or not there: atomic writes, safetensors weights, JSON configs.
+
+Everything a released run holds goes through here, so there is one place where half-written or altered files
+are recognised. Nothing in this module unpickles anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import safetensors
+import safetensors.torch
+import torch
+
+from .errors import InterpError
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
+    """Open a temporary sibling of ``path`` for writing; it takes the place of ``path`` only once it is complete.
+
+    The data is fsynced before the rename, so after a crash ``path`` holds either its old or its new content.
+
+    Raises:
+        InterpError: the folder can't be written to, or the disk is full. The old file is untouched.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        raise InterpError(f"cannot write {path}: {error.strerror or error}. Free space or choose another folder.") from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write ``text`` as UTF-8, atomically."""
+    with atomic_write(path) as file:
+        file.write(text.encode())
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write ``value`` as indented JSON, atomically."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path: Path | str) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        InterpError: the file is missing or is not valid JSON.
+    """
+    path = Path(path)
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise InterpError(f"{path} does not exist.") from error
+    except OSError as error:
+        raise InterpError(f"cannot read {path}: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise InterpError(f"{path} is damaged: not valid JSON ({error}). Restore it or train the run again.") from error
+
+
+def write_tensors(path: Path | str, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Write named tensors as one safetensors file, atomically."""
+    data = safetensors.torch.save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
+    with atomic_write(path) as file:
+        file.write(data)
+
+
+def read_tensors(path: Path | str) -> dict[str, torch.Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        InterpError: the file is missing, truncated or altered in its structure.
+    """
+    path = Path(path)
+    try:
+        return safetensors.torch.load(path.read_bytes())
+    except FileNotFoundError as error:
+        raise InterpError(f"{path} does not exist. Is this a run folder?") from error
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise InterpError(f"{path} is damaged ({error}). Restore it or train the run again.") from error
+    except OSError as error:
+        raise InterpError(f"cannot read {path}: {error.strerror or error}.") from error
+
+
+def load_state(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], source: Path | str) -> None:
+    """Load ``tensors`` into ``module``, casting half-precision releases to the module's dtype.
+
+    Raises:
+        InterpError: names or shapes don't match the module.
+    """
+    try:
+        module.load_state_dict(dict(tensors), strict=True)
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())
+        raise InterpError(f"{source} does not fit this agent: {detail[:300]}") from error
