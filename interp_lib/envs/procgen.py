@@ -1,0 +1,159 @@
+"""Vectorised Procgen: the 16 games, their level splits and score ranges.
+
+A thin layer over ``ProcgenGym3Env`` (64 environments step in C++ threads) that returns plain arrays and can save and
+restore every environment exactly.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import InterpError
+from .names import procgen_game
+
+OBSERVATION_SHAPE = (64, 64, 3)
+NUM_ACTIONS = 15
+# Unseen levels start here (semantic clustering paper, evaluation): far beyond every training range of the papers.
+UNSEEN_LEVEL_OFFSET = 200_000
+
+# Names of the 15 actions in Procgen's order: a joystick's nine positions, then six buttons (mostly unused).
+ACTION_NAMES: tuple[str, ...] = (
+    "left-down", "left", "left-up", "down", "noop", "up", "right-down", "right", "right-up",
+    "D", "A", "W", "S", "Q", "E",
+)  # fmt: skip
+
+# (R_min, R_max) of the Procgen benchmark paper (Cobbe et al. 2020, appendix C): R_min is the return of an agent that
+# sees no observation, R_max the best possible or, where unknown, the best reached.
+SCORE_RANGES: dict[str, dict[str, tuple[float, float]]] = {
+    "easy": {
+        "coinrun": (5, 10), "starpilot": (2.5, 64), "caveflyer": (3.5, 12), "dodgeball": (1.5, 19),
+        "fruitbot": (-1.5, 32.4), "chaser": (0.5, 13), "miner": (1.5, 13), "jumper": (3, 10),
+        "leaper": (3, 10), "maze": (5, 10), "bigfish": (1, 40), "heist": (3.5, 10),
+        "climber": (2, 12.6), "plunder": (4.5, 30), "ninja": (3.5, 10), "bossfight": (0.5, 13),
+    },
+    "hard": {
+        "coinrun": (5, 10), "starpilot": (1.5, 35), "caveflyer": (2, 13.4), "dodgeball": (1.5, 19),
+        "fruitbot": (-0.5, 27.2), "chaser": (0.5, 14.2), "miner": (1.5, 20), "jumper": (1, 10),
+        "leaper": (1.5, 10), "maze": (4, 10), "bigfish": (0, 40), "heist": (2, 10),
+        "climber": (1, 12.6), "plunder": (3, 30), "ninja": (2, 10), "bossfight": (0.5, 13),
+    },
+}  # fmt: skip
+
+
+def best_score(game: str, mode: str) -> float:
+    """The best score R_max of ``game`` in ``mode``, which the skill weight is relative to (DESIGN 2.7)."""
+    return float(SCORE_RANGES[mode][game][1])
+
+
+@dataclass
+class Step:
+    """What one step of ``n`` environments returns.
+
+    Attributes:
+        obs: uint8 (n, 64, 64, 3), the observation after the step (of the next episode where one ended).
+        reward: float32 (n,), raw reward.
+        done: bool (n,), the episode ended with this step.
+    """
+
+    obs: np.ndarray
+    reward: np.ndarray
+    done: np.ndarray
+
+
+class ProcgenVec:
+    """``num_envs`` copies of one Procgen game.
+
+    Args:
+        game: one of the 16 names.
+        num_envs: number of environments n.
+        mode: ``"easy"`` or ``"hard"``.
+        num_levels: size of the level set; 0 means all levels.
+        start_level: first level of the set.
+        seed: seeds which levels are drawn, and in which order.
+        human_frames: also render 512 × 512 frames (about 40 times slower: replay chosen stretches only).
+        num_threads: C++ stepping threads; 0 steps in the calling thread. Results don't depend on it.
+
+    Raises:
+        InterpError: unknown game or mode, or a negative level range.
+    """
+
+    def __init__(
+        self,
+        game: str,
+        num_envs: int,
+        *,
+        mode: str = "easy",
+        num_levels: int = 0,
+        start_level: int = 0,
+        seed: int = 0,
+        human_frames: bool = False,
+        num_threads: int = 0,
+    ) -> None:
+        if mode not in SCORE_RANGES:
+            raise InterpError(f"unknown distribution mode '{mode}'. Valid modes: {', '.join(SCORE_RANGES)}.")
+        if num_envs < 1 or num_levels < 0 or start_level < 0:
+            raise InterpError("num_envs must be at least 1, num_levels and start_level at least 0.")
+        self.game, self.num_envs = procgen_game(game), num_envs
+        self._env = _procgen_gym3_env()(
+            num=num_envs,
+            env_name=self.game,
+            distribution_mode=mode,
+            num_levels=num_levels,
+            start_level=start_level,
+            rand_seed=seed,
+            num_threads=num_threads,
+            render_mode="rgb_array" if human_frames else None,
+        )
+
+    @property
+    def observation(self) -> np.ndarray:
+        """The current observation, uint8 (n, 64, 64, 3); a copy that later steps don't touch."""
+        return self._env.observe()[1]["rgb"].copy()
+
+    def step(self, actions: np.ndarray) -> Step:
+        """Take integer ``actions`` (n,) in all environments; an ended episode starts again by itself."""
+        self._env.act(np.asarray(actions, dtype=np.int32))
+        reward, obs, first = self._env.observe()
+        return Step(obs["rgb"].copy(), reward.copy(), first.astype(bool))
+
+    def infos(self) -> list[dict[str, Any]]:
+        """One dict an environment: ``level_seed``, ``prev_level_seed``, ``prev_level_complete`` (and ``rgb`` frames)."""
+        return self._env.get_info()
+
+    @property
+    def level_seeds(self) -> np.ndarray:
+        """The level each environment is in, int64 (n,)."""
+        return np.array([info["level_seed"] for info in self.infos()], dtype=np.int64)
+
+    @property
+    def frames(self) -> np.ndarray:
+        """Human-view frames, uint8 (n, 512, 512, 3); needs ``human_frames=True``."""
+        return np.stack([info["rgb"] for info in self.infos()])
+
+    def get_state(self) -> list[bytes]:
+        """Exact states of all environments: n byte strings, about 30 KB each."""
+        return self._env.callmethod("get_state")
+
+    def set_state(self, states: Sequence[bytes]) -> None:
+        """Restore states from :meth:`get_state`; what follows is then byte-identical."""
+        self._env.callmethod("set_state", list(states))
+
+    def close(self) -> None:
+        """Free the C++ environments."""
+        self._env.close()
+
+
+def _procgen_gym3_env() -> type:
+    # The old gym that Procgen draws in greets every import with a page of warnings on stderr.
+    with contextlib.redirect_stderr(io.StringIO()):
+        try:
+            from procgen import ProcgenGym3Env
+        except ImportError as error:
+            raise InterpError(f"Procgen is not installed ({error}). Run `make install`, then `interp doctor`.") from error
+    return ProcgenGym3Env

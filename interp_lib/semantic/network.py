@@ -1,0 +1,142 @@
+"""The IMPALA actor-critic and the semantic clustering module (DESIGN 2.1–2.4; paper section 4).
+
+    obs ─ IMPALA ─ h (256) ─┬────────────── + k/K ── policy and value heads
+                            └ FDR ─ z (2) ─ VQ ─ k ─┘
+
+PPO is the same network without the lower branch.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+FEATURE_SIZE = 256
+
+
+class NetworkOutput(NamedTuple):
+    """Everything one forward pass of n observations gives; the last three are None without a semantic module."""
+
+    logits: Tensor  # (n, num_actions)
+    value: Tensor  # (n,)
+    feature: Tensor  # (n, 256), h
+    fdr: Tensor | None  # (n, 2), z: the feature dimensionality reduction
+    code: Tensor | None  # (n,) int64, k(z)
+    code_vector: Tensor | None  # (n, 2), e_k
+
+
+class ResidualBlock(nn.Module):
+    """relu, conv, relu, conv, add."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(F.relu(self.conv1(F.relu(x))))
+
+
+class ImpalaStage(nn.Module):
+    """conv, max-pool 3 stride 2, two residual blocks."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.block1 = ResidualBlock(out_channels)
+        self.block2 = ResidualBlock(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # ceil_mode lets the last window hang over the right and bottom edge: TensorFlow's 'SAME' on an even size.
+        x = F.max_pool2d(self.conv(x), kernel_size=3, stride=2, ceil_mode=True)
+        return self.block2(self.block1(x))
+
+
+class ImpalaEncoder(nn.Module):
+    """IMPALA CNN: uint8 observations (n, 64, 64, 3) → feature h (n, 256), float32.
+
+    Args:
+        chunk: observations that go through the convolutions together. On a CPU, small chunks stay in cache.
+        bf16: run the convolutions in bfloat16 (weights, gradients and everything after them stay float32).
+    """
+
+    def __init__(self, *, chunk: int = 128, bf16: bool = False) -> None:
+        super().__init__()
+        self.chunk, self.bf16 = chunk, bf16
+        self.stages = nn.Sequential(ImpalaStage(3, 16), ImpalaStage(16, 32), ImpalaStage(32, 32))
+        self.dense = nn.Linear(32 * 8 * 8, FEATURE_SIZE)
+        for module in self.modules():  # TensorFlow's default initialisation: Glorot uniform, zero bias
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        with torch.autocast(obs.device.type, torch.bfloat16, enabled=self.bf16):
+            return torch.cat([self._encode(part) for part in obs.split(self.chunk)])
+
+    def _encode(self, obs: Tensor) -> Tensor:
+        x = obs.permute(0, 3, 1, 2).float() / 255  # the permuted view is channels-last already: no copy
+        x = F.relu(self.stages(x))
+        x = x.permute(0, 2, 3, 1).flatten(1)  # height, width, channel: the reference's order
+        return F.relu(self.dense(x)).float()
+
+
+class SemanticModule(nn.Module):
+    """Feature dimensionality reduction to 2-D and vector quantisation with K codes (paper section 4.2).
+
+    ``forward`` maps features h (n, 256) to ``(z (n, 2), k (n,) int64, e_k (n, 2))``.
+    """
+
+    def __init__(self, num_codes: int = 8) -> None:
+        super().__init__()
+        self.num_codes = num_codes
+        self.hidden = nn.Linear(FEATURE_SIZE, 128)
+        self.reduce = nn.Linear(128, 2)
+        for layer in (self.hidden, self.reduce):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        self.codebook = nn.Parameter(torch.empty(num_codes, 2).uniform_(-1 / num_codes, 1 / num_codes))
+
+    def forward(self, feature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        z = self.reduce(self.hidden(feature))
+        with torch.no_grad():
+            code = (z[:, None, :] - self.codebook).square().sum(-1).argmin(1)
+        return z, code, self.codebook[code]
+
+
+class ActorCritic(nn.Module):
+    """Policy and value heads on the IMPALA feature, shifted by k/K where there is a semantic module.
+
+    Args:
+        num_actions: size of the discrete action space.
+        num_codes: K of the semantic module; None builds the plain PPO network.
+        chunk, bf16: see :class:`ImpalaEncoder`.
+    """
+
+    def __init__(
+        self, num_actions: int, *, num_codes: int | None = None, chunk: int = 128, bf16: bool = False
+    ) -> None:
+        super().__init__()
+        self.encoder = ImpalaEncoder(chunk=chunk, bf16=bf16)
+        self.semantic = SemanticModule(num_codes) if num_codes else None
+        self.policy = nn.Linear(FEATURE_SIZE, num_actions)
+        self.value = nn.Linear(FEATURE_SIZE, 1)
+        for head, gain in ((self.policy, 0.01), (self.value, 1.0)):
+            nn.init.orthogonal_(head.weight, gain)
+            nn.init.zeros_(head.bias)
+
+    def forward(self, obs: Tensor) -> NetworkOutput:
+        """Run uint8 observations (n, 64, 64, 3) through the network."""
+        feature = self.encoder(obs)
+        fdr = code = code_vector = None
+        policy_feature = feature
+        if self.semantic is not None:
+            fdr, code, code_vector = self.semantic(feature)
+            policy_feature = feature + (code.float() / self.semantic.num_codes)[:, None]
+        return NetworkOutput(
+            self.policy(policy_feature), self.value(policy_feature).squeeze(-1), feature, fdr, code, code_vector
+        )
