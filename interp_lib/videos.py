@@ -1,0 +1,156 @@
+"""Video files from frames: MP4 for the report and talks, small animated GIF or WebP for a README."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .errors import InterpError
+from .storage import atomic_write
+
+
+class VideoInfo(NamedTuple):
+    """Size in pixels and number of frames of a video that was written."""
+
+    width: int
+    height: int
+    frames: int
+
+
+def iterate_frames(frames: Iterable[Any]) -> Iterator[np.ndarray]:
+    """Yield uint8 (H, W, 3) frames from frames or from clips, which are joined end to end.
+
+    Args:
+        frames: frames, uint8 (H, W, 3), or clips: arrays (T, H, W, 3) or lists of frames. Consumed one by one.
+
+    Raises:
+        ValueError: something in there is neither a frame nor a clip.
+    """
+    for item in frames:
+        array = np.asarray(item)
+        if array.dtype != np.uint8 or array.ndim not in (3, 4) or array.shape[-1] != 3:
+            raise ValueError(f"a frame is uint8 (H, W, 3), a clip (T, H, W, 3); got {array.dtype} {array.shape}")
+        if array.ndim == 3:
+            yield array
+        else:
+            yield from array
+
+
+def write_mp4(path: Path | str, frames: Iterable[Any], fps: float) -> VideoInfo:
+    """Write an MP4 that every browser plays: H.264, yuv420p, index in front so that it starts while loading.
+
+    Odd sizes are made even by repeating the last row or column. Colours are tagged BT.709. One encoder thread and
+    no version tags: the same frames give the same bytes, whatever the number of cores.
+
+    Args:
+        path: where to write; replaced atomically.
+        frames: see `iterate_frames`; all of one size. Only a few are held in memory.
+        fps: frames a second.
+
+    Raises:
+        InterpError: there are no frames, or the file can't be written.
+        ValueError: bad frames, frames of different sizes, or ``fps`` not positive.
+    """
+    if fps <= 0:
+        raise ValueError(f"fps must be positive, got {fps}")
+    # The muxer reopens its file by name to move the index to the front, so it needs a real file, not a stream.
+    with tempfile.TemporaryDirectory() as folder:
+        encoded = Path(folder) / "video.mp4"
+        try:
+            info = _encode(encoded, _even(_same_size(iterate_frames(frames))), fps)
+        except StopIteration:
+            raise InterpError(f"no frames to write to {path}: the episodes behind this video are empty.") from None
+        with atomic_write(path) as target, encoded.open("rb") as source:
+            shutil.copyfileobj(source, target)
+    return info
+
+
+def write_animation(path: Path | str, frames: Iterable[Any], fps: float, *, width: int | None = None) -> VideoInfo:
+    """Write an endlessly looping animation where no video player is at hand, such as a README.
+
+    Args:
+        path: ends in ``.gif`` or ``.webp`` (a third of the size, no 256-colour limit).
+        frames: see `iterate_frames`; all of one size.
+        fps: frames a second; GIF rounds the delay to 1/100 s.
+        width: pixels; the height follows. None keeps the size of the frames.
+
+    Raises:
+        InterpError: there are no frames, or the file can't be written.
+        ValueError: bad frames, frames of different sizes, or another file type.
+    """
+    from PIL import Image
+
+    path = Path(path)
+    if path.suffix not in (".gif", ".webp"):
+        raise ValueError(f"an animation is a .gif or .webp file, not {path.name}")
+    images = [Image.fromarray(frame) for frame in _same_size(iterate_frames(frames))]
+    if not images:
+        raise InterpError(f"no frames to write to {path}: the episodes behind this animation are empty.")
+    if width is not None:
+        size = (width, round(images[0].height * width / images[0].width))
+        # Enlarged game frames should show their pixels; shrinking needs averaging.
+        how = Image.Resampling.NEAREST if width > images[0].width else Image.Resampling.LANCZOS
+        images = [image.resize(size, how) for image in images]
+    options = {"method": 6, "quality": 85} if path.suffix == ".webp" else {"optimize": True}
+    with atomic_write(path) as file:
+        images[0].save(
+            file,
+            format=path.suffix[1:].upper(),
+            save_all=True,
+            append_images=images[1:],
+            duration=round(1000 / fps),
+            loop=0,
+            **options,
+        )
+    return VideoInfo(images[0].width, images[0].height, len(images))
+
+
+def _encode(path: Path, frames: Iterator[np.ndarray], fps: float) -> VideoInfo:
+    import av
+    from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+
+    first = next(frames)
+    height, width = first.shape[:2]
+    container_options = {"movflags": "+faststart", "fflags": "+bitexact"}
+    with av.open(str(path), "w", format="mp4", options=container_options) as container:
+        # crf 18 is visually lossless; flat game graphics compress well even so.
+        stream = container.add_stream(
+            "libx264", rate=Fraction(fps).limit_denominator(1000), options={"crf": "18", "preset": "medium"}
+        )
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        context = stream.codec_context
+        context.thread_count = 1
+        context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
+        context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+        count = 0
+        for count, array in enumerate(itertools.chain([first], frames), start=1):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")
+            frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
+            frame.pts = count - 1
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return VideoInfo(width, height, count)
+
+
+def _same_size(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    shape = None
+    for frame in frames:
+        shape = shape or frame.shape
+        if frame.shape != shape:
+            raise ValueError(f"all frames of a video have one size; got {frame.shape} after {shape}")
+        yield frame
+
+
+def _even(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    for frame in frames:
+        height, width = frame.shape[:2]
+        yield (
+            np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge") if height % 2 or width % 2 else frame
+        )
