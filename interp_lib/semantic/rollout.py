@@ -36,7 +36,7 @@ class RewardNormalizer:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a bit-exact resume needs."""
-        return {"mean": self.mean, "var": self.var, "count": self.count, "returns": self.returns.copy()}
+        return {"mean": self.mean, "var": self.var, "count": self.count, "returns": self.returns.tolist()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore :meth:`state_dict`."""
@@ -104,15 +104,15 @@ class EpisodeStatistics:
     def state_dict(self) -> dict[str, Any]:
         """Everything a bit-exact resume needs."""
         return {
-            "episode_return": self.episode_return.copy(),
-            "episode_length": self.episode_length.copy(),
+            "episode_return": self.episode_return.tolist(),
+            "episode_length": self.episode_length.tolist(),
             "returns": list(self.returns),
             "lengths": list(self.lengths),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore :meth:`state_dict`."""
-        self.episode_return = np.array(state["episode_return"])
-        self.episode_length = np.array(state["episode_length"])
+        self.episode_return = np.array(state["episode_return"], dtype=np.float64)
+        self.episode_length = np.array(state["episode_length"], dtype=np.int64)
         self.returns.clear(), self.returns.extend(state["returns"])
         self.lengths.clear(), self.lengths.extend(state["lengths"])

@@ -1,0 +1,283 @@
+"""``PPO`` and ``SPPO``: the agents of the semantic clustering paper, with ``learn``, ``predict``, ``save``, ``load``."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import time
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from ..compute import choose_device, has_fast_bf16, keep_large_allocations
+from ..envs.procgen import NUM_ACTIONS, OBSERVATION_SHAPE
+from ..errors import InterpError
+from ..progress import ProgressLog
+from ..provenance import provenance
+from ..storage import atomic_write, load_state, read_json, read_tensors, write_json, write_tensors
+from .config import PPOConfig, SPPOConfig
+from .network import ActorCritic
+from .trainer import PROGRESS_COLUMNS, Trainer
+
+TRAINING_STATE = "training_state.pt"
+
+
+class Embedding(NamedTuple):
+    """What the network makes of n observations; ``fdr`` and ``code`` are None for PPO."""
+
+    logits: np.ndarray  # float32 (n, 15)
+    value: np.ndarray  # float32 (n,)
+    feature: np.ndarray  # float32 (n, 256)
+    fdr: np.ndarray | None  # float32 (n, 2)
+    code: np.ndarray | None  # int64 (n,)
+
+
+class PPO:
+    """Proximal policy optimisation on a Procgen game, the baseline of the semantic clustering paper.
+
+    Args:
+        env: Procgen game.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        **options: the other fields of :class:`PPOConfig`.
+
+    >>> agent = PPO("fruitbot", seed=0)
+    >>> agent.learn(1_000_000, run_dir="runs/ppo-fruitbot-s0")
+    >>> actions, _ = agent.predict(obs)
+    """
+
+    algorithm: ClassVar[str] = "ppo"
+    config_class: ClassVar[type[PPOConfig]] = PPOConfig
+
+    def __init__(self, env: str, *, device: str = "auto", **options: Any) -> None:
+        self.config = self.config_class.from_dict({"env": env, **options})
+        self.device = choose_device(device)
+        torch.manual_seed(self.config.seed)
+        self.network = ActorCritic(
+            NUM_ACTIONS,
+            num_codes=getattr(self.config, "num_codes", None),
+            # A GPU is fastest on whole minibatches, a CPU on what fits its cache.
+            chunk=128 if self.device.type == "cpu" else 8192,
+        ).to(self.device, memory_format=torch.channels_last)
+        self.timesteps = 0
+        self.history: list[dict[str, Any]] = []
+        self._training: dict[str, Any] = {}
+        self._trainer: Trainer | None = None
+        self._sampler = torch.Generator(self.device).manual_seed(self.config.seed)
+
+    # -- acting ---------------------------------------------------------------------------------------------------
+
+    def predict(self, obs: np.ndarray, deterministic: bool = False) -> tuple[np.ndarray, None]:
+        """Choose actions for uint8 observations (n, 64, 64, 3) or (64, 64, 3) → (int64 (n,) or scalar, None).
+
+        The second entry keeps the signature of Stable-Baselines3 (its recurrent state).
+        """
+        single = np.ndim(obs) == 3
+        logits = self.embed(obs[None] if single else obs).logits
+        if deterministic:
+            action = logits.argmax(1)
+        else:
+            probabilities = torch.softmax(torch.from_numpy(logits).to(self.device), dim=-1)
+            action = torch.multinomial(probabilities, 1, generator=self._sampler)[:, 0].cpu().numpy()
+        return (action[0] if single else action), None
+
+    def seed_sampling(self, seed: int) -> None:
+        """Seed the dice of ``predict(deterministic=False)``."""
+        self._sampler.manual_seed(seed)
+
+    @torch.no_grad()
+    def embed(self, obs: np.ndarray, batch_size: int = 512) -> Embedding:
+        """Run observations through the network, in float32 so that every machine sees the same.
+
+        Args:
+            obs: uint8 (n, 64, 64, 3).
+
+        Raises:
+            InterpError: wrong shape or dtype.
+        """
+        obs = np.asarray(obs)
+        if obs.ndim != 4 or obs.shape[1:] != OBSERVATION_SHAPE or obs.dtype != np.uint8:
+            raise InterpError(f"observations must be uint8 (n, 64, 64, 3), not {obs.dtype} {obs.shape}.")
+        parts = [self.network(torch.from_numpy(part).to(self.device)) for part in _batches(obs, batch_size)]
+
+        def join(name: str) -> np.ndarray | None:
+            if getattr(parts[0], name) is None:
+                return None
+            return torch.cat([getattr(part, name) for part in parts]).float().cpu().numpy()
+
+        code = join("code")
+        return Embedding(
+            join("logits"), join("value"), join("feature"), join("fdr"), None if code is None else code.astype(np.int64)
+        )
+
+    # -- learning -------------------------------------------------------------------------------------------------
+
+    def learn(
+        self,
+        total_timesteps: int,
+        *,
+        run_dir: Path | str | None = None,
+        max_minutes: float | None = None,
+        progress: bool = True,
+        save_seconds: float = 30.0,
+    ) -> Self:
+        """Train until ``total_timesteps`` environment steps in all (rounded up to whole updates).
+
+        Args:
+            run_dir: keep config, weights, progress.csv and the resumable state here; None keeps nothing.
+            max_minutes: stop cleanly at the first update boundary after this many minutes.
+            progress: show a bar with steps/s, return and ETA.
+            save_seconds: least time between two checkpoints; with 0 every update is one.
+
+        Ctrl-C stops at the last update, saved. :meth:`load` and ``learn`` again continue.
+
+        Raises:
+            InterpError: ``total_timesteps`` is not positive, the loss is not finite, or the folder is unwritable.
+        """
+        if total_timesteps <= 0:
+            raise InterpError(f"timesteps must be positive, not {total_timesteps}.")
+        if self.device.type == "cpu":
+            keep_large_allocations()
+        trainer = self._make_trainer()
+        run_dir = None if run_dir is None else Path(run_dir)
+        log = None
+        self.history.append({"from": trainer.timesteps, "to": trainer.timesteps, **provenance()})
+        if run_dir is not None:
+            log = ProgressLog(run_dir / "progress.csv", PROGRESS_COLUMNS)
+            log.start(keep_through=trainer.timesteps)
+        deadline = time.monotonic() + 60 * max_minutes if max_minutes is not None else float("inf")
+        saved = time.monotonic()
+        bar = tqdm(
+            total=total_timesteps, initial=trainer.timesteps, unit="step", disable=not progress, desc=self._run_name
+        )
+        self._set_training_precision(on=True)
+        try:
+            while trainer.timesteps < total_timesteps:
+                row = trainer.update()
+                self._count(trainer)
+                if log is not None:
+                    log.append(row)
+                    if time.monotonic() - saved >= save_seconds:
+                        self._save_checkpoint(run_dir)
+                        saved = time.monotonic()
+                bar.set_postfix_str(f"return {row['eprewmean']:.2f}", refresh=False)
+                bar.update(self.config.steps_per_update)
+                if time.monotonic() >= deadline:
+                    break
+        except KeyboardInterrupt:
+            # The update under way is lost; what the last checkpoint holds is consistent and stays.
+            tqdm.write(f"stopped; the last checkpoint in {run_dir} can be resumed." if run_dir else "stopped.")
+            self._set_training_precision(on=False)
+            raise
+        finally:
+            bar.close()
+            self._set_training_precision(on=False)
+        if run_dir is not None:
+            self._save_checkpoint(run_dir)
+        return self
+
+    @property
+    def _run_name(self) -> str:
+        return f"{self.algorithm}-{self.config.env}-s{self.config.seed}"
+
+    def _make_trainer(self) -> Trainer:
+        if self._trainer is None:
+            self._trainer = Trainer(self.network, self.config)
+            if "updates" in self._training:
+                self._trainer.load_summary(self._training)
+        return self._trainer
+
+    def _count(self, trainer: Trainer) -> None:
+        self.timesteps = self.history[-1]["to"] = trainer.timesteps
+        self._training = trainer.summary()
+
+    def _set_training_precision(self, *, on: bool) -> None:
+        wanted = self.config.precision
+        self.network.encoder.bf16 = on and (wanted == "bf16" or (wanted == "auto" and has_fast_bf16(self.device)))
+
+    def _save_checkpoint(self, run_dir: Path) -> None:
+        """Save the run with its resumable state; weights and config follow, so a kill in between loses nothing."""
+        buffer = io.BytesIO()
+        torch.save({**self._trainer.state_dict(), "history": self.history}, buffer)
+        with atomic_write(run_dir / TRAINING_STATE) as file:
+            file.write(buffer.getbuffer())
+        self.save(run_dir)
+
+    # -- files ----------------------------------------------------------------------------------------------------
+
+    def save(self, run_dir: Path | str, *, half: bool = False) -> None:
+        """Write config.json and policy.safetensors; ``half`` stores weights in float16, half the size.
+
+        Raises:
+            InterpError: the folder can't be written.
+        """
+        run_dir = Path(run_dir)
+        weights = self.network.state_dict()
+        write_tensors(run_dir / "policy.safetensors", {n: w.half() if half else w for n, w in weights.items()})
+        hyperparameters = dataclasses.asdict(self.config)
+        write_json(
+            run_dir / "config.json",
+            {
+                "format": 1,
+                "algorithm": self.algorithm,
+                "env": self.config.env,
+                "seed": self.config.seed,
+                "timesteps": self.timesteps,
+                "hyperparameters": hyperparameters,
+                "training": self._training,
+                "provenance": provenance(),
+                "history": self.history,
+            },
+        )
+
+    @classmethod
+    def load(cls, run_dir: Path | str, *, device: str = "auto", resume: bool = False) -> Self:
+        """Rebuild an agent from a run folder.
+
+        Args:
+            resume: also restore the full training state, so that ``learn`` continues bit for bit. Without it,
+                ``learn`` continues from weights, counters, λ and reward scale (with fresh episodes and Adam moments).
+
+        Raises:
+            InterpError: a file is missing or damaged, or the run is of another algorithm.
+        """
+        run_dir = Path(run_dir)
+        config = read_json(run_dir / "config.json")
+        if config.get("algorithm") != cls.algorithm:
+            raise InterpError(f"{run_dir} holds a {config.get('algorithm')} run, not {cls.algorithm}. Use load_agent.")
+        agent = cls(**config["hyperparameters"], device=device)
+        weights = read_tensors(run_dir / "policy.safetensors")
+        load_state(agent.network, {n: w.float() for n, w in weights.items()}, run_dir / "policy.safetensors")
+        agent.timesteps, agent.history = config["timesteps"], config.get("history", [])
+        agent._training = config.get("training", {})
+        if resume:
+            agent._restore_training_state(run_dir / TRAINING_STATE)
+        return agent
+
+    def _restore_training_state(self, path: Path) -> None:
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+        except FileNotFoundError as error:
+            raise InterpError(f"{path} does not exist: nothing to resume. Load without resume to go on.") from error
+        except Exception as error:
+            raise InterpError(f"{path} is damaged ({type(error).__name__}). Delete it to go on from weights.") from error
+        self.history = state.pop("history")
+        trainer = self._make_trainer()
+        trainer.load_state_dict(state)
+        self._count(trainer)
+
+
+class SPPO(PPO):
+    """PPO with the semantic clustering module: every state gets a 2-D position and one of K codes.
+
+    Args: as :class:`PPO`; ``**options`` are the fields of :class:`SPPOConfig`.
+    """
+
+    algorithm: ClassVar[str] = "sppo"
+    config_class: ClassVar[type[PPOConfig]] = SPPOConfig
+
+
+def _batches(obs: np.ndarray, size: int) -> list[np.ndarray]:
+    return [np.ascontiguousarray(obs[i : i + size]) for i in range(0, len(obs), size)] or [obs]

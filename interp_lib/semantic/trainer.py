@@ -1,0 +1,209 @@
+"""The training loop of PPO and SPPO: rollouts, updates, and a state that resumes to the bit."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..envs.procgen import OBSERVATION_SHAPE, ProcgenVec, best_score
+from ..errors import InterpError
+from .config import PPOConfig, SPPOConfig
+from .network import ActorCritic
+from .rollout import EpisodeStatistics, RewardNormalizer, generalized_advantages
+from .update import Minibatch, Updater
+
+# The columns of the published curves, then what is ours.
+PROGRESS_COLUMNS = (
+    "total_timesteps", "eprewmean", "eplenmean", "policy_entropy", "policy_loss", "value_loss", "skill_loss",
+    "vq_loss", "approxkl", "clipfrac", "explained_variance", "fps", "time_elapsed", "skill_weight", "code_perplexity",
+)  # fmt: skip
+
+
+class Trainer:
+    """Owns everything that changes during training; the network is shared with the agent.
+
+    Args:
+        network: on its device already.
+        config: PPOConfig trains PPO, SPPOConfig trains SPPO.
+    """
+
+    def __init__(self, network: ActorCritic, config: PPOConfig) -> None:
+        self.network, self.config = network, config
+        self.device = next(network.parameters()).device
+        self.env = self._make_env(config.seed)
+        self.obs = self.env.observation
+        self.updater = Updater(network, config)
+        self.normalizer = RewardNormalizer(config.num_envs)
+        self.episodes = EpisodeStatistics(config.num_envs)
+        self.generator = torch.Generator(self.device).manual_seed(config.seed)
+        self.updates = 0
+        self.seconds = 0.0
+        self.skill_weight = 0.0
+        shape = (config.num_steps, config.num_envs)
+        self._obs = torch.empty(*shape, *OBSERVATION_SHAPE, dtype=torch.uint8, device=self.device)
+
+    def _make_env(self, seed: int) -> ProcgenVec:
+        cfg = self.config
+        return ProcgenVec(
+            cfg.env,
+            cfg.num_envs,
+            mode=cfg.distribution_mode,
+            num_levels=cfg.num_levels,
+            start_level=cfg.start_level,
+            seed=seed,
+        )
+
+    @property
+    def timesteps(self) -> int:
+        """Environment steps so far."""
+        return self.updates * self.config.steps_per_update
+
+    def update(self) -> dict[str, Any]:
+        """Collect one rollout, learn from it and return the row for progress.csv.
+
+        Raises:
+            InterpError: a loss is not finite.
+        """
+        started = time.perf_counter()
+        batch, explained_variance, code_perplexity = self._collect()
+        losses = self._learn(batch)
+        self.updates += 1
+        seconds = time.perf_counter() - started
+        self.seconds += seconds
+        row = {
+            "total_timesteps": self.timesteps,
+            "eprewmean": self.episodes.mean_return,
+            "eplenmean": self.episodes.mean_length,
+            **losses,
+            "explained_variance": explained_variance,
+            "fps": round(self.config.steps_per_update / seconds, 1),
+            "time_elapsed": self.seconds,
+        }
+        if isinstance(self.config, SPPOConfig):
+            row |= {"skill_weight": self.skill_weight, "code_perplexity": code_perplexity}
+            if self.updates % self.config.skill_interval == 0:
+                self.skill_weight = self._next_skill_weight()
+        return row
+
+    def _next_skill_weight(self) -> float:
+        """λ = min(mean return / (0.8 · best score), 1); at least 0, since games with negative returns would turn it."""
+        mean_return = self.episodes.mean_return
+        if math.isnan(mean_return):
+            return 0.0
+        return min(max(mean_return / (0.8 * best_score(self.config.env, self.config.distribution_mode)), 0.0), 1.0)
+
+    @torch.no_grad()
+    def _collect(self) -> tuple[Minibatch, float, float]:
+        """Step all environments ``num_steps`` times → the rollout, flat, and two diagnostics."""
+        cfg = self.config
+        shape = (cfg.num_steps, cfg.num_envs)
+        actions = torch.empty(shape, dtype=torch.int64, device=self.device)
+        log_probs = torch.empty(shape, device=self.device)
+        values = np.empty(shape, dtype=np.float32)
+        rewards = np.empty(shape, dtype=np.float32)
+        dones = np.empty(shape, dtype=bool)
+        code_counts = torch.zeros(getattr(cfg, "num_codes", 1), device=self.device)
+        for t in range(cfg.num_steps):
+            self._obs[t] = torch.from_numpy(self.obs)
+            out = self.network(self._obs[t])
+            log_policy = torch.log_softmax(out.logits, dim=-1)
+            action = torch.multinomial(log_policy.exp(), 1, generator=self.generator)
+            actions[t], log_probs[t] = action[:, 0], log_policy.gather(1, action)[:, 0]
+            values[t] = out.value.cpu().numpy()
+            if out.code is not None:
+                code_counts += torch.bincount(out.code, minlength=len(code_counts))
+            step = self.env.step(action[:, 0].cpu().numpy())
+            self.episodes.add(step.reward, step.done)
+            rewards[t], dones[t] = self.normalizer(step.reward, step.done), step.done
+            self.obs = step.obs
+        last_values = self.network(torch.from_numpy(self.obs).to(self.device)).value.cpu().numpy()
+        advantages = generalized_advantages(rewards, values, dones, last_values, cfg.gamma, cfg.gae_lambda)
+        returns = advantages + values
+        batch = Minibatch(
+            obs=self._obs.flatten(0, 1),
+            actions=actions.flatten(),
+            old_log_prob=log_probs.flatten(),
+            old_value=torch.from_numpy(values).flatten().to(self.device),
+            returns=torch.from_numpy(returns).flatten().to(self.device),
+        )
+        variance = float(returns.var())
+        explained = 1 - float((returns - values).var()) / variance if variance > 0 else float("nan")
+        usage = code_counts / code_counts.sum().clamp(min=1)
+        perplexity = float(torch.special.entr(usage).sum().exp())
+        return batch, explained, perplexity
+
+    def _learn(self, batch: Minibatch) -> dict[str, float]:
+        """Train ``num_epochs`` passes over the rollout in shuffled minibatches; returns losses averaged over them."""
+        cfg = self.config
+        size = cfg.steps_per_update // cfg.num_minibatches
+        history = []
+        for _ in range(cfg.num_epochs):
+            order = torch.randperm(cfg.steps_per_update, generator=self.generator, device=self.device)
+            for index in order.split(size):
+                losses = self.updater.step(Minibatch(*(part[index] for part in batch)), self.skill_weight)
+                if not math.isfinite(losses["loss"]):
+                    raise InterpError(
+                        f"the loss became {losses['loss']} at step {self.timesteps}. The last checkpoint is intact; "
+                        "resume with a smaller --learning-rate or --precision fp32."
+                    )
+                history.append(losses)
+        return {name: float(np.mean([losses[name] for losses in history])) for name in history[0]}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The complete training state, in types that ``torch.load(weights_only=True)`` accepts."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.updater.optimizer.state_dict(),
+            "optimizer_steps": self.updater.steps,
+            "env": [torch.frombuffer(bytearray(state), dtype=torch.uint8) for state in self.env.get_state()],
+            "normalizer": self.normalizer.state_dict(),
+            "episodes": self.episodes.state_dict(),
+            "generator": self.generator.get_state(),
+            "updates": self.updates,
+            "seconds": self.seconds,
+            "skill_weight": self.skill_weight,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue exactly where :meth:`state_dict` was taken."""
+        self.network.load_state_dict(state["network"])
+        self.updater.optimizer.load_state_dict(state["optimizer"])
+        self.updater.steps = state["optimizer_steps"]
+        self.env.set_state([part.numpy().tobytes() for part in state["env"]])
+        self.obs = self.env.observation
+        self.normalizer.load_state_dict(state["normalizer"])
+        self.episodes.load_state_dict(state["episodes"])
+        self.generator.set_state(state["generator"].cpu())
+        self.updates, self.seconds = state["updates"], state["seconds"]
+        self.skill_weight = state["skill_weight"]
+
+    def summary(self) -> dict[str, Any]:
+        """The few numbers a release keeps so that training can go on from its weights alone."""
+        normalizer = self.normalizer.state_dict()
+        del normalizer["returns"]
+        return {
+            "updates": self.updates,
+            "seconds": round(self.seconds, 1),
+            "skill_weight": self.skill_weight,
+            "reward_normalizer": normalizer,
+        }
+
+    def load_summary(self, summary: dict[str, Any]) -> None:
+        """Go on from a release: counters, λ and reward scale are restored, episodes and Adam's moments start anew."""
+        self.updates, self.seconds = summary["updates"], summary["seconds"]
+        self.skill_weight = summary["skill_weight"]
+        scale = summary["reward_normalizer"]
+        self.normalizer.load_state_dict({**scale, "returns": np.zeros(self.config.num_envs)})
+        seed = self.config.seed + self.updates  # not the levels and dice of the first updates once more
+        self.env.close()
+        self.env = self._make_env(seed)
+        self.obs = self.env.observation
+        self.generator.manual_seed(seed)
+
+    def close(self) -> None:
+        """Free the environments."""
+        self.env.close()
