@@ -1,0 +1,50 @@
+# `make help` lists what there is. Nothing here needs more than make, a POSIX shell and Python 3.11 or 3.12.
+export PYTHON TORCH
+# Headless rendering: MuJoCo would look for a display otherwise.
+export MUJOCO_GL ?= egl
+# gymnasium and Procgen open no window and play no sound here.
+export SDL_VIDEODRIVER ?= dummy
+export SDL_AUDIODRIVER ?= dummy
+
+BIN := .venv/bin
+NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with=tests/nbval_sanitize.cfg
+
+.DEFAULT_GOAL := help
+.PHONY: help install reproduce test test-slow lab lint lock clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+	@echo
+	@echo "  PYTHON=/path/to/python3.12      build .venv with this Python (3.11 or 3.12)"
+	@echo "  TORCH='torch==2.13.0+cu130'     another torch build than pip's default; its index by PIP_EXTRA_INDEX_URL=..."
+	@echo "  TORCH=system                    use the torch that PYTHON has already, a CUDA build for example"
+	@echo "  TORCH=lock                      back to the pinned torch (the choice is remembered otherwise)"
+	@echo "  ARGS='--profile paper'          options of interp reproduce; see .venv/bin/interp reproduce --help"
+
+install: ## create or update .venv from requirements.lock; does nothing when it is up to date
+	@tools/install.sh
+
+reproduce: install ## run every notebook and write figures/ (ARGS=... go to interp reproduce)
+	@$(BIN)/interp reproduce $(ARGS)
+
+test: install ## fast tests, then the notebooks against their stored outputs
+	@status=0; \
+	$(BIN)/python -m pytest -m "not slow" tests || status=$$?; \
+	$(BIN)/python -m pytest $(NBVAL) notebooks || status=$$?; \
+	exit $$status
+
+test-slow: install ## the tests that take minutes
+	@$(BIN)/python -m pytest -m slow tests
+
+lab: install ## open JupyterLab on the notebooks
+	@$(BIN)/jupyter lab --ServerApp.root_dir=notebooks $$([ "$$(id -u)" = 0 ] && echo --allow-root)
+
+lint: install ## ruff: rules and format
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+lock: ## resolve pyproject.toml anew and write requirements.lock
+	@tools/lock.sh
+
+clean: ## remove .venv and caches; runs/, checkpoints/ and figures/ stay
+	@rm -rf .venv build *.egg-info .pytest_cache .ruff_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
