@@ -1,0 +1,139 @@
+"""How good an agent is: returns over whole episodes, on training levels and unseen ones, with intervals."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .envs.procgen import UNSEEN_LEVEL_OFFSET, ProcgenVec
+from .errors import InterpError
+from .runs import SEMANTIC_ALGORITHMS, Run, load_agent
+
+# Procgen draws from start_level .. start_level + num_levels; without num_levels it ignores start_level.
+UNSEEN_NUM_LEVELS = 100_000
+
+
+class Interval(NamedTuple):
+    """Mean with its 95% interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+class Returns(NamedTuple):
+    """Undiscounted returns and lengths of N episodes."""
+
+    returns: np.ndarray  # float64 (N,)
+    lengths: np.ndarray  # int64 (N,)
+
+
+def bootstrap_mean(samples: np.ndarray, *, confidence: float = 0.95, resamples: int = 2000) -> Interval:
+    """Percentile bootstrap interval of the mean of ``samples`` (N,); seeded, so the same data give the same interval."""
+    from scipy.stats import bootstrap
+
+    samples = np.asarray(samples, dtype=np.float64)
+    mean = float(samples.mean())
+    if len(samples) < 2 or np.ptp(samples) == 0:
+        return Interval(mean, mean, mean)
+    result = bootstrap(
+        (samples,),
+        np.mean,
+        confidence_level=confidence,
+        n_resamples=resamples,
+        method="percentile",
+        batch=100,
+        random_state=np.random.default_rng(0),
+    )
+    return Interval(mean, float(result.confidence_interval.low), float(result.confidence_interval.high))
+
+
+def evaluate_procgen(
+    agent: Any, episodes: int, *, side: str = "unseen", deterministic: bool = False, seed: int = 0, num_envs: int = 64
+) -> Returns:
+    """Play whole episodes of the agent's game.
+
+    Args:
+        side: ``train`` draws from the levels the agent was trained on; ``unseen`` from the 100,000 levels that start
+            200,000 after the first training level, where ``num_levels`` was restricted, or from level 200,000 on.
+        deterministic: take the most probable action; the papers sample.
+
+    Raises:
+        InterpError: unknown side or no episodes.
+    """
+    from .semantic.play import play_episodes
+
+    with_levels = procgen_levels(agent.config, side)
+    env = ProcgenVec(agent.config.env, min(num_envs, max(episodes, 1)), seed=seed, **with_levels)
+    try:
+        played = play_episodes(agent, env, episodes, deterministic=deterministic, seed=seed)
+    finally:
+        env.close()
+    return Returns(np.array([e.total for e in played]), np.array([len(e.actions) for e in played]))
+
+
+def procgen_levels(config: Any, side: str) -> dict[str, Any]:
+    """The level range of one side, as arguments of ProcgenVec."""
+    if side == "train":
+        return {"mode": config.distribution_mode, "num_levels": config.num_levels, "start_level": config.start_level}
+    if side == "unseen":
+        start = config.start_level + UNSEEN_LEVEL_OFFSET
+        return {"mode": config.distribution_mode, "num_levels": UNSEEN_NUM_LEVELS, "start_level": start}
+    raise InterpError(f"unknown side '{side}'. Valid: train, unseen.")
+
+
+def evaluate_continuous(
+    agent: Any, task: str, episodes: int, *, deterministic: bool = True, seed: int = 0
+) -> Returns:
+    """Play whole episodes of a continuous task, each with a seed of its own (``seed``, ``seed + 1``, …).
+
+    Args:
+        agent: anything with Stable-Baselines3's ``predict``; None acts at random.
+
+    Raises:
+        InterpError: no episodes.
+    """
+    from .envs.continuous import make_task
+
+    if episodes <= 0:
+        raise InterpError(f"the number of episodes must be positive, not {episodes}.")
+    returns, lengths = [], []
+    env = make_task(task)
+    env.action_space.seed(seed)
+    try:
+        for episode in range(episodes):
+            obs, _ = env.reset(seed=seed + episode)
+            total, length, ended = 0.0, 0, False
+            while not ended:
+                action = env.action_space.sample() if agent is None else agent.predict(obs, deterministic=deterministic)[0]
+                obs, reward, terminated, truncated, _ = env.step(action)
+                total, length, ended = total + float(reward), length + 1, terminated or truncated
+            returns.append(total)
+            lengths.append(length)
+    finally:
+        env.close()
+    return Returns(np.array(returns), np.array(lengths))
+
+
+def evaluate_run(run: Run, episodes: int, *, deterministic: bool | None = None, seed: int = 0) -> dict[str, Returns]:
+    """Evaluate a run the way its paper does: Procgen agents sample, on both sides; continuous ones act by their mean."""
+    agent = load_agent(run.path)
+    if run.algorithm in SEMANTIC_ALGORITHMS:
+        sample = False if deterministic is None else deterministic
+        return {
+            side: evaluate_procgen(agent, episodes, side=side, deterministic=sample, seed=seed)
+            for side in ("train", "unseen")
+        }
+    mean_action = True if deterministic is None else deterministic
+    return {"eval": evaluate_continuous(agent, run.env, episodes, deterministic=mean_action, seed=seed)}
+
+
+def result_entry(returns: Returns, actions: str) -> dict[str, Any]:
+    """What a card keeps of an evaluation: mean, interval, number of episodes, how actions were chosen."""
+    interval = bootstrap_mean(returns.returns)
+    rounded = {key: round(value, 4) for key, value in interval._asdict().items()}
+    return {**rounded, "episodes": len(returns.returns), "actions": actions}

@@ -1,0 +1,235 @@
+"""Run folders: find them, load their agents, release them with card and checksums, verify them.
+
+    <algorithm>-<env>-s<seed>/
+      config.json          hyper-parameters, provenance; for released runs also results and checksums
+      policy.safetensors   weights only
+      progress.csv         learning curve
+      card.md              for people, made from config.json
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import InterpError
+from .progress import read_progress
+from .storage import read_json, write_json, write_text
+
+# Algorithm → module and class, imported only when needed: Stable-Baselines3 takes seconds.
+ALGORITHMS: dict[str, tuple[str, str]] = {
+    "ppo": ("interp_lib.semantic.agents", "PPO"),
+    "sppo": ("interp_lib.semantic.agents", "SPPO"),
+    "sac": ("interp_lib.prototypes.protosac", "SAC"),
+    "protosac": ("interp_lib.prototypes.protosac", "ProtoSAC"),
+}
+SEMANTIC_ALGORITHMS = ("ppo", "sppo")
+PAPER_TIMESTEPS = 25_000_000
+RELEASED_FILES = ("policy.safetensors", "progress.csv")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder and its config.json."""
+
+    path: Path
+    config: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Folder name, e.g. ``sppo-ninja-s2021``."""
+        return self.path.name
+
+    @property
+    def algorithm(self) -> str:
+        """``ppo``, ``sppo``, ``sac`` or ``protosac``."""
+        return self.config["algorithm"]
+
+    @property
+    def env(self) -> str:
+        """Short name of the environment."""
+        return self.config["env"]
+
+    @property
+    def seed(self) -> int:
+        """Training seed."""
+        return self.config["seed"]
+
+    @property
+    def timesteps(self) -> int:
+        """Environment steps trained."""
+        return self.config["timesteps"]
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """What the release measured: by side (``train``, ``unseen`` or ``eval``) a dict of mean, low, high, episodes."""
+        return self.config.get("results", {})
+
+
+def read_run(run_dir: Path | str) -> Run:
+    """Read a run folder's config.
+
+    Raises:
+        InterpError: no such folder, or it is not a run folder.
+    """
+    run_dir = Path(run_dir)
+    if not run_dir.is_dir():
+        raise InterpError(f"no run folder {run_dir}. `interp checkpoints list` shows the released ones.")
+    config = read_json(run_dir / "config.json")
+    missing = {"algorithm", "env", "seed", "timesteps"} - set(config if isinstance(config, dict) else ())
+    if missing:
+        raise InterpError(f"{run_dir / 'config.json'} lacks {', '.join(sorted(missing))}: not a run of this project.")
+    if config["algorithm"] not in ALGORITHMS:
+        raise InterpError(f"{run_dir} is of the unknown algorithm '{config['algorithm']}'.")
+    return Run(run_dir, config)
+
+
+def agent_class(algorithm: str) -> type:
+    """The class of an algorithm, imported now."""
+    module, name = ALGORITHMS[algorithm]
+    return getattr(importlib.import_module(module), name)
+
+
+def load_agent(run_dir: Path | str, *, device: str = "auto") -> Any:
+    """Load the agent of a run folder: PPO, SPPO, SAC or ProtoSAC, ready to ``predict``.
+
+    Raises:
+        InterpError: the folder is missing, incomplete or damaged.
+    """
+    run = read_run(run_dir)
+    cls = agent_class(run.algorithm)
+    if run.algorithm in SEMANTIC_ALGORITHMS:
+        return cls.load(run.path, device=device)
+    return cls.load_run(run.path, device=device)
+
+
+def find_runs(folder: Path | str = "checkpoints", *, algorithm: str | None = None, env: str | None = None) -> list[Run]:
+    """All runs in ``folder``, by name; optionally of one algorithm or environment."""
+    runs = [read_run(path.parent) for path in sorted(Path(folder).glob("*/config.json"))]
+    return [run for run in runs if algorithm in (None, run.algorithm) and env in (None, run.env)]
+
+
+def find_run(folder: Path | str, algorithm: str, env: str) -> Run:
+    """The run of ``algorithm`` on ``env`` that was trained longest.
+
+    Raises:
+        InterpError: there is none; the message names the environments that have one.
+    """
+    runs = find_runs(folder, algorithm=algorithm)
+    of_env = [run for run in runs if run.env == env]
+    if not of_env:
+        there = ", ".join(sorted({run.env for run in runs})) or "none"
+        raise InterpError(
+            f"{folder} has no {algorithm} run on {env} (there: {there}). Train one: interp train {algorithm} {env}"
+        )
+    return max(of_env, key=lambda run: run.timesteps)
+
+
+def release_run(run_dir: Path | str, folder: Path | str, results: dict[str, dict[str, Any]]) -> Run:
+    """Copy a run into ``folder`` as a released run, with measured ``results``, checksums and card.
+
+    The results must have been measured on this very ``policy.safetensors``. A released run of the same name is
+    replaced only once the new one is complete.
+
+    Raises:
+        InterpError: the run is incomplete, or ``folder`` can't be written.
+    """
+    run = read_run(run_dir)
+    read_progress(run.path)
+    target = Path(folder) / run.name
+    fresh = target.with_name(f".{target.name}.new")
+    try:
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        for name in RELEASED_FILES:
+            shutil.copyfile(run.path / name, fresh / name)
+        config = {**run.config, "results": results, "files": {n: sha256(fresh / n) for n in RELEASED_FILES}}
+        write_json(fresh / "config.json", config)
+        write_text(fresh / "card.md", render_card(config))
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(fresh, target)
+    except OSError as error:
+        raise InterpError(f"cannot release {run.name} to {folder}: {error.strerror or error}.") from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return Run(target, config)
+
+
+def verify_run(run: Run) -> list[str]:
+    """Problems of a released run: files missing or altered since the release; empty when it is intact."""
+    problems = []
+    for name, expected in run.config.get("files", {}).items():
+        path = run.path / name
+        if not path.exists():
+            problems.append(f"{path} is missing")
+        elif sha256(path) != expected:
+            problems.append(f"{path} was altered or damaged (checksum differs)")
+    if "files" not in run.config:
+        problems.append(f"{run.path} was never released: no checksums")
+    return problems
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+SIDE_TITLES = {
+    "train": "training levels",
+    "unseen": "unseen levels",
+    "eval": "evaluation episodes",
+    "random": "random policy",
+    "before_projection": "before the last projection",
+}
+
+
+def render_card(config: dict[str, Any]) -> str:
+    """The card of a released run, from its config; every number in it was measured."""
+    algorithm, env, seed, steps = config["algorithm"], config["env"], config["seed"], config["timesteps"]
+    name = agent_name(algorithm)
+    lines = [f"# {name} on {env}, seed {seed}", ""]
+    lines.append(f"Trained for **{steps:,} environment steps** by this repository's code.")
+    if algorithm in SEMANTIC_ALGORITHMS and steps < PAPER_TIMESTEPS:
+        lines.append(
+            f"The paper trains {PAPER_TIMESTEPS:,} steps: this is {steps / PAPER_TIMESTEPS:.1%} of its budget, "
+            "and not comparable with its final results."
+        )
+    lines += ["", "| return | mean | 95% interval | episodes | actions |", "|---|---|---|---|---|"]
+    for side, r in config.get("results", {}).items():
+        low_high = f"{r['low']:.2f} to {r['high']:.2f}"
+        lines.append(
+            f"| {SIDE_TITLES.get(side, side)} | {r['mean']:.2f} | {low_high} | {r['episodes']} | {r.get('actions', '')} |"
+        )
+    lines += ["", "Intervals: percentile bootstrap of the mean over episodes.", ""]
+    training = config.get("training", {})
+    if "skill_weight" in training:
+        lines += [f"The skill weight λ had reached {training['skill_weight']:.2f}.", ""]
+    lines += _history_lines(config)
+    lines += ["## Train it again", "", "```", f"interp train {algorithm} {env} --seed {seed} --timesteps {steps}", "```"]
+    lines += ["", "Every hyper-parameter is in `config.json`."]
+    return "\n".join(lines) + "\n"
+
+
+def agent_name(algorithm: str) -> str:
+    """How the papers write an algorithm."""
+    return {"ppo": "PPO", "sppo": "SPPO", "sac": "SAC", "protosac": "ProtoSAC"}[algorithm]
+
+
+def _history_lines(config: dict[str, Any]) -> list[str]:
+    hours = config.get("training", {}).get("seconds", 0) / 3600
+    provenance = config.get("provenance", {})
+    hardware, libraries, git = (provenance.get(key, {}) for key in ("hardware", "libraries", "git"))
+    device = hardware.get("gpu") or f"{hardware.get('cpu')}, {hardware.get('cores')} cores"
+    line = f"Trained on {re.sub(r' +', ' ', str(device))} with PyTorch {libraries.get('torch')}"
+    line += f", in {hours:.1f} hours" if hours else ""
+    if git.get("revision"):
+        line += f"; revision {git['revision'][:10]}" + (" with uncommitted changes" if git.get("dirty") else "")
+    slices = len(config.get("history", []))
+    return [line + (f"; {slices} slices" if slices > 1 else "") + ".", ""]

@@ -1,0 +1,148 @@
+"""Playing Procgen episodes with an agent, and replaying them exactly in human view.
+
+An episode is its level and its actions: Procgen draws everything else from the level's seed. So nothing but those is
+kept, and any stretch can be looked at later in 512 × 512 (tests compare the replay with the original, byte for byte).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from ..envs.procgen import NUM_ACTIONS, ProcgenVec
+from ..errors import InterpError
+from .agents import PPO, Embedding
+
+
+class Transition(NamedTuple):
+    """One step of n environments: what the agent saw and thought, what it did, and what came of it."""
+
+    obs: np.ndarray  # uint8 (n, 64, 64, 3), before the action
+    embedding: Embedding  # of obs
+    level: np.ndarray  # int64 (n,), level the observation is of
+    action: np.ndarray  # int64 (n,)
+    reward: np.ndarray  # float32 (n,), raw
+    done: np.ndarray  # bool (n,), the episode ended with this action
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One finished episode; T is its number of actions."""
+
+    game: str
+    mode: str
+    level: int
+    actions: np.ndarray  # int8 (T,)
+    rewards: np.ndarray  # float32 (T,)
+    codes: np.ndarray | None  # int8 (T,), cluster of the observation before each action; None for PPO
+
+    @property
+    def total(self) -> float:
+        """Undiscounted return."""
+        return float(self.rewards.sum())
+
+
+def play(
+    agent: PPO, env: ProcgenVec, *, random_action: float = 0.0, deterministic: bool = False, seed: int = 0
+) -> Iterator[Transition]:
+    """Let ``agent`` act in ``env`` for ever, one transition at a time.
+
+    Args:
+        random_action: probability of a uniformly random action in place of the agent's (paper: 0.2 for collecting).
+        deterministic: take the most probable action instead of sampling.
+        seed: seeds the dice.
+    """
+    rng = np.random.default_rng(seed)
+    obs, level = env.observation, env.level_seeds
+    while True:
+        embedding = agent.embed(obs)
+        action = embedding.logits.argmax(1) if deterministic else sample_actions(embedding.logits, rng)
+        if random_action:
+            swap = rng.random(len(action)) < random_action
+            action = np.where(swap, rng.integers(0, NUM_ACTIONS, len(action)), action)
+        step = env.step(action)
+        yield Transition(obs, embedding, level, action, step.reward, step.done)
+        obs, level = step.obs, env.level_seeds
+
+
+def sample_actions(logits: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Sample from softmax(``logits``) (n, A) by inverting the distribution function → int64 (n,)."""
+    probability = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
+    cumulative = probability.cumsum(1)
+    threshold = rng.random(len(logits))[:, None] * cumulative[:, -1:]
+    return (cumulative > threshold).argmax(1)
+
+
+def play_episodes(
+    agent: PPO,
+    env: ProcgenVec,
+    num_episodes: int,
+    *,
+    deterministic: bool = False,
+    seed: int = 0,
+    max_steps: int | None = None,
+) -> list[Episode]:
+    """Play ``num_episodes`` whole episodes.
+
+    Every environment contributes its first ⌈N/n⌉ or ⌊N/n⌋ episodes. Taking the first N to end, whichever they are,
+    would favour short episodes.
+
+    Args:
+        max_steps: give up after this many steps an environment, and return what has ended.
+
+    Raises:
+        InterpError: ``num_episodes`` is not positive.
+    """
+    if num_episodes <= 0:
+        raise InterpError(f"the number of episodes must be positive, not {num_episodes}.")
+    quota = np.full(env.num_envs, num_episodes // env.num_envs)
+    quota[: num_episodes % env.num_envs] += 1
+    current: list[list[tuple]] = [[] for _ in range(env.num_envs)]
+    episodes: list[list[Episode]] = [[] for _ in range(env.num_envs)]
+    mode = agent.config.distribution_mode
+    for t, step in enumerate(play(agent, env, deterministic=deterministic, seed=seed), start=1):
+        codes = step.embedding.code
+        for i in range(env.num_envs):
+            if len(episodes[i]) >= quota[i]:
+                continue
+            current[i].append((step.action[i], step.reward[i], -1 if codes is None else codes[i]))
+            if step.done[i]:
+                actions, rewards, code = (np.array(column) for column in zip(*current[i], strict=True))
+                episodes[i].append(
+                    Episode(
+                        env.game,
+                        mode,
+                        int(step.level[i]),
+                        actions.astype(np.int8),
+                        rewards.astype(np.float32),
+                        None if codes is None else code.astype(np.int8),
+                    )
+                )
+                current[i] = []
+        if all(len(done) >= n for done, n in zip(episodes, quota, strict=True)) or t == max_steps:
+            break
+    return [episode for of_env in episodes for episode in of_env]
+
+
+def replay_frames(episode: Episode, steps: Collection[int] | None = None) -> Iterator[tuple[int, np.ndarray]]:
+    """Replay ``episode`` in human view and yield ``(t, frame)`` before action t, uint8 (512, 512, 3).
+
+    Args:
+        steps: which t to yield; None yields all. The replay stops after the last of them.
+    """
+    wanted = set(range(len(episode.actions))) if steps is None else set(steps)
+    if not wanted:
+        return
+    env = ProcgenVec(
+        episode.game, 1, mode=episode.mode, num_levels=1, start_level=episode.level, human_frames=True
+    )
+    try:
+        for t in range(max(wanted) + 1):
+            if t in wanted:
+                yield t, env.frames[0]
+            env.step(episode.actions[t : t + 1])
+    finally:
+        env.close()
