@@ -20,7 +20,9 @@ from .names import CONTINUOUS_TASKS, continuous_task
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import DummyVecEnv
 
-_GL_FIX = "Install a headless OpenGL (Debian and Ubuntu: apt-get install libegl1), or set MUJOCO_GL to one that works here."
+_GL_FIX = (
+    "Install a headless OpenGL (Debian and Ubuntu: apt-get install libegl1), or set MUJOCO_GL to one that works here."
+)
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,16 @@ TASKS: dict[str, TaskInfo] = {
             "lunarlander",
             "LunarLanderContinuous-v3",
             ("main engine", "side engines"),
-            ("x", "y", "velocity x", "velocity y", "angle", "angular velocity", "left leg contact", "right leg contact"),
+            (
+                "x",
+                "y",
+                "velocity x",
+                "velocity y",
+                "angle",
+                "angular velocity",
+                "left leg contact",
+                "right leg contact",
+            ),
         ),
         TaskInfo("mountaincar", "MountainCarContinuous-v0", ("force",), ("position", "velocity")),
         TaskInfo(
@@ -252,7 +263,9 @@ class _Frames(gym.Wrapper):
         except Exception as error:  # each GL library fails in its own way
             if not self.info.mujoco:
                 raise
-            raise InterpError(f"cannot render {self.info.gym_id}: {str(error)[:120] or type(error).__name__}. {_GL_FIX}") from error
+            raise InterpError(
+                f"cannot render {self.info.gym_id}: {str(error)[:120] or type(error).__name__}. {_GL_FIX}"
+            ) from error
         if self.frame_size is not None and frame.shape[1::-1] != self.frame_size:
             frame = np.asarray(Image.fromarray(frame).resize(self.frame_size, Image.Resampling.BOX))
         return frame

@@ -1,0 +1,88 @@
+"""Two ways of turning prototype weights into one action distribution, both squashed by tanh to [-1, 1].
+
+Shapes: B states, K prototypes, a action dimensions. u is the action before the squash, tanh(u) the action.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+
+_LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+
+
+def log_tanh_slope(u: torch.Tensor) -> torch.Tensor:
+    """log(1 − tanh²u), elementwise, without the cancellation of the literal formula."""
+    return 2.0 * (math.log(2.0) - u - F.softplus(-2.0 * u))
+
+
+class SquashedMixture(Protocol):
+    """What the actor needs to know about a mixture."""
+
+    def sample(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Draw u (B, a). The second value, if any, is the log-weight (B,) of the component it was drawn from."""
+
+    def log_prob(self, u: torch.Tensor) -> torch.Tensor:
+        """Exact log-density (B,) of the action tanh(u)."""
+
+    def mode(self) -> torch.Tensor:
+        """The deterministic u (B, a)."""
+
+
+class Blend:
+    """u ~ N(Σ_k w_k μ_k, (Σ_k w_k σ_k)²): prototypes vote on one Gaussian. Reparameterised.
+
+    Args:
+        weights: (B, K), rows sum to 1.
+        means, stds: (K, a), of the prototypes' Gaussians before the squash.
+    """
+
+    def __init__(self, weights: torch.Tensor, means: torch.Tensor, stds: torch.Tensor):
+        self.mean = weights @ means
+        self.std = weights @ stds
+
+    def sample(self) -> tuple[torch.Tensor, None]:
+        return self.mean + self.std * torch.randn_like(self.mean), None
+
+    def log_prob(self, u: torch.Tensor) -> torch.Tensor:
+        normal = -0.5 * ((u - self.mean) / self.std) ** 2 - self.std.log() - _LOG_SQRT_2PI
+        return (normal - log_tanh_slope(u)).sum(-1)
+
+    def mode(self) -> torch.Tensor:
+        return self.mean
+
+
+class GaussianMixture:
+    """u ~ Σ_k w_k N(μ_k, σ_k²): one prototype is drawn by weight and acts alone.
+
+    The draw of the component has no pathwise gradient, so :meth:`sample` also returns its log-weight: the
+    gradient of E[f(u)] is that of f(u) + (f(u) − baseline).detach() · log w (score function for the choice,
+    reparameterisation for the Gaussian).
+
+    Args:
+        weights: (B, K), rows sum to 1.
+        means, stds: (K, a), of the prototypes' Gaussians before the squash.
+    """
+
+    def __init__(self, weights: torch.Tensor, means: torch.Tensor, stds: torch.Tensor):
+        self.weights, self.means, self.stds = weights, means, stds
+        self.log_weights = weights.clamp_min(torch.finfo(weights.dtype).tiny).log()
+
+    def sample(self) -> tuple[torch.Tensor, torch.Tensor]:
+        component = torch.multinomial(self.weights.detach(), 1)
+        mean, std = self.means[component[:, 0]], self.stds[component[:, 0]]
+        return mean + std * torch.randn_like(mean), self.log_weights.gather(1, component)[:, 0]
+
+    def log_prob(self, u: torch.Tensor) -> torch.Tensor:
+        normal = -0.5 * ((u.unsqueeze(-2) - self.means) / self.stds) ** 2 - self.stds.log() - _LOG_SQRT_2PI
+        return torch.logsumexp(self.log_weights + normal.sum(-1), -1) - log_tanh_slope(u).sum(-1)
+
+    def mode(self) -> torch.Tensor:
+        # The mean may lie where no prototype would act; the leading prototype's own action always is one.
+        return self.means[self.weights.argmax(-1)]
+
+
+MIXTURES: dict[str, type[Blend] | type[GaussianMixture]] = {"blend": Blend, "gmm": GaussianMixture}

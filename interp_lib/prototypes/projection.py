@@ -1,0 +1,106 @@
+"""Projection: make every prototype a state that was really seen (the "push" of ProtoPNet, section 2.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from stable_baselines3.common.buffers import ReplayBuffer
+
+from .actor import ProtoActor
+from .losses import squared_distances
+
+
+@dataclass(frozen=True)
+class Projection:
+    """What a projection did.
+
+    Attributes:
+        observations: (K, *observation), the state each prototype now is.
+        distances: (K,) squared latent distance each prototype was moved.
+    """
+
+    observations: np.ndarray
+    distances: np.ndarray
+
+
+def replay_observations(buffer: ReplayBuffer, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Up to ``count`` different observations (n, *observation), drawn from a replay buffer without replacement."""
+    filled = buffer.buffer_size if buffer.full else buffer.pos
+    total = filled * buffer.n_envs
+    flat = rng.choice(total, size=min(count, total), replace=False)
+    return distinct(buffer.observations[flat // buffer.n_envs, flat % buffer.n_envs])
+
+
+def distinct(observations: np.ndarray) -> np.ndarray:
+    """The observations (n, ...) without exact repetitions, in their first order."""
+    first: dict[bytes, int] = {}
+    for i, observation in enumerate(observations):
+        first.setdefault(observation.tobytes(), i)
+    return observations[list(first.values())]
+
+
+@torch.no_grad()
+def encode_all(actor: ProtoActor, observations: np.ndarray, chunk: int = 2048) -> torch.Tensor:
+    """Latents (n, d) of observations (n, *observation), computed in chunks."""
+    parts = [
+        actor.encode(torch.as_tensor(observations[i : i + chunk], device=actor.device))
+        for i in range(0, len(observations), chunk)
+    ]
+    return torch.cat(parts)
+
+
+def nearest_distinct(prototypes: torch.Tensor, latents: torch.Tensor) -> np.ndarray:
+    """Give each prototype (K, d) a latent (n, d) of its own, n ≥ K, at least total squared distance: indices (K,)."""
+    return linear_sum_assignment(squared_distances(prototypes, latents).cpu().numpy())[1]
+
+
+@torch.no_grad()
+def project(actor: ProtoActor, candidates: np.ndarray) -> Projection:
+    """Move each prototype to the nearest encoded candidate, no two to the same one, and remember the observation.
+
+    Args:
+        candidates: different observations (n, *observation), n ≥ K.
+
+    Raises:
+        ValueError: fewer candidates than prototypes.
+    """
+    if len(candidates) < actor.n_prototypes:
+        raise ValueError(f"{len(candidates)} different states cannot hold {actor.n_prototypes} prototypes.")
+    latents = encode_all(actor, candidates)
+    chosen = nearest_distinct(actor.unit_prototypes(), latents)
+    moved = ((latents[chosen] - actor.unit_prototypes()) ** 2).sum(1)
+    actor.free_prototypes.copy_(actor.prototypes)
+    place(actor, candidates[chosen], latents[chosen])
+    return Projection(candidates[chosen], moved.cpu().numpy())
+
+
+@torch.no_grad()
+def place(actor: ProtoActor, observations: np.ndarray, latents: torch.Tensor | None = None) -> None:
+    """Put the prototypes on observations (K, *observation), e.g. random states as a control."""
+    latents = encode_all(actor, observations) if latents is None else latents
+    actor.prototypes.copy_(latents)
+    actor.prototype_observations.copy_(torch.as_tensor(observations))
+    for flag in (actor.placed, actor.observed, actor.projected):
+        flag.fill_(True)
+
+
+@torch.no_grad()
+def spread(actor: ProtoActor, candidates: np.ndarray, rng: np.random.Generator) -> None:
+    """Start the prototypes on candidates (n, *observation) that are far apart (k-means++ seeding).
+
+    With fewer candidates than prototypes the rest keep their random directions.
+    """
+    latents = encode_all(actor, candidates)
+    count = min(actor.n_prototypes, len(candidates))
+    chosen = [int(rng.integers(len(candidates)))]
+    nearest = squared_distances(latents, latents[chosen])[:, 0]
+    while len(chosen) < count:
+        p = nearest.double().cpu().numpy()
+        p[chosen] = 0.0
+        chosen.append(int(rng.choice(len(p), p=p / p.sum()) if p.sum() > 0 else rng.integers(len(p))))
+        nearest = torch.minimum(nearest, squared_distances(latents, latents[chosen[-1:]])[:, 0])
+    actor.prototypes[:count] = latents[chosen]
+    actor.placed.fill_(True)

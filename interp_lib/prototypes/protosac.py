@@ -1,0 +1,434 @@
+"""ProtoSAC and its baseline SAC as Stable-Baselines3 algorithms.
+
+ProtoSAC is SAC (Haarnoja et al., arXiv 1812.05905) whose actor compares the state with learned prototypes and
+mixes their Gaussians (actor.py). Each update minimises
+
+    L_actor = E[α log π(a|s) − min_j Q_j(s, a)] + Σ weight · auxiliary loss     (losses.py)
+
+and every ``projection_interval`` steps, and at the end of ``learn``, each prototype is moved onto the nearest
+state in the replay buffer (projection.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from gymnasium import spaces
+from stable_baselines3 import SAC as SB3SAC
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, ReplayBufferSamples
+
+from ..errors import InterpError
+from . import losses
+from .actor import Comparison, ProtoActor, ProtoCnnPolicy, ProtoSACPolicy
+from .projection import Projection, distinct, place, project, replay_observations, spread
+from .run_folder import RunFolderMixin
+
+_NAN_FIX = "Lower the learning rate, or look for NaN or huge values in the environment's rewards."
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a ProtoSAC policy acts as it does, for B observations.
+
+    Attributes:
+        weights: (B, K) float32, column k belongs to prototype k; rows sum to 1.
+        similarities: (B, K) float32, log((D + 1) / (D + ε)) of squared latent distances D.
+        prototype_ids: (B, K) int64, prototypes by falling weight: the first column leads.
+        component_means: (K, a) float32, each prototype's Gaussian mean before the squash.
+        component_stds: (K, a) float32, its standard deviation.
+        action: (B, a) float32, the deterministic action in the environment's units. With ``mixture="blend"``
+            it is tanh(weights @ component_means), rescaled; with ``"gmm"`` the leading prototype's own action.
+    """
+
+    weights: np.ndarray
+    similarities: np.ndarray
+    prototype_ids: np.ndarray
+    component_means: np.ndarray
+    component_stds: np.ndarray
+    action: np.ndarray
+
+
+@dataclass(frozen=True)
+class Prototypes:
+    """The K prototypes of a policy.
+
+    Attributes:
+        latents: (K, d) float32, of length 1.
+        observations: (K, *observation), the state each prototype was last projected on; None before that.
+        action_means: (K, a) float32, Gaussian means before the squash.
+        action_stds: (K, a) float32, standard deviations before the squash.
+        actions: (K, a) float32, what each prototype does alone: tanh(action_means) in the environment's units.
+        projected: whether each prototype still is the encoding of its observation (training moves them on).
+    """
+
+    latents: np.ndarray
+    observations: np.ndarray | None
+    action_means: np.ndarray
+    action_stds: np.ndarray
+    actions: np.ndarray
+    projected: bool
+
+
+class _Checked:
+    """Turns the two mistakes SB3 reports obscurely, or not at all, into one clear line."""
+
+    def __init__(self, policy: str | type[BasePolicy], env: GymEnv | str | None, *args: Any, **kwargs: Any):
+        try:
+            super().__init__(policy, env, *args, **kwargs)
+        except AssertionError as error:
+            space = getattr(self, "action_space", None)
+            if space is None or isinstance(space, spaces.Box):
+                raise
+            raise InterpError(
+                f"{self.algorithm} needs continuous actions (Box), but this environment has {space}. "
+                "Choose one of the continuous tasks."
+            ) from error
+
+    def predict(self, observation: Any, *args: Any, **kwargs: Any) -> tuple[np.ndarray, Any]:
+        """Stable-Baselines3's ``predict``.
+
+        Raises:
+            InterpError: the observation holds NaN.
+        """
+        _refuse_nan(observation)
+        return super().predict(observation, *args, **kwargs)
+
+
+class SAC(_Checked, RunFolderMixin, SB3SAC):
+    """Stable-Baselines3's SAC, plus run folders (``save_run``, ``load_run``): the baseline."""
+
+    algorithm: ClassVar[str] = "sac"
+
+    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
+        super().train(gradient_steps, batch_size)
+        recorded = self.logger.name_to_value
+        _refuse_nan_losses(
+            {name: recorded[f"train/{name}"] for name in ("actor_loss", "critic_loss")}, self.num_timesteps
+        )
+
+
+class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
+    """Soft actor-critic that acts by comparing states with prototypes.
+
+    Args:
+        policy: ``"MlpPolicy"`` or ``"CnnPolicy"``.
+        env: environment, VecEnv or Gymnasium id with Box observations and actions.
+        n_prototypes: K.
+        latent_dim: d, dimensions of the latent space.
+        temperature: of the softmax over similarities (``tau`` stays SAC's target update rate).
+        mixture: ``"blend"``, N(Σ w μ, (Σ w σ)²), or ``"gmm"``, Σ w N(μ, σ²).
+        cluster_weight, coverage_weight, separation_weight: of the auxiliary losses (losses.py).
+        separation_margin: squared distance, in [0, 4], that prototypes are kept apart by.
+        sharpness_weight: of the mean entropy of a decision's weights; pushes towards fewer prototypes a decision.
+        usage_weight: of log K − entropy of the mean weights; pushes towards using all prototypes.
+        projection_interval: environment steps between projections while training; 0: only at the end.
+        final_projection: project at the end of ``learn``.
+        projection_candidates: how many replay states a projection chooses from.
+        The others are those of Stable-Baselines3's ``SAC``, gSDE excepted.
+
+    Raises:
+        InterpError: discrete actions, a prototype setting out of range, gSDE.
+    """
+
+    algorithm: ClassVar[str] = "protosac"
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": ProtoSACPolicy, "CnnPolicy": ProtoCnnPolicy}
+    prototype_fields: ClassVar[tuple[str, ...]] = ("n_prototypes", "latent_dim", "temperature", "mixture")
+    extra_fields: ClassVar[tuple[str, ...]] = (
+        *prototype_fields, "cluster_weight", "coverage_weight", "separation_weight", "separation_margin",
+        "sharpness_weight", "usage_weight", "projection_interval", "final_projection", "projection_candidates",
+    )  # fmt: skip
+    actor: ProtoActor
+
+    def __init__(
+        self,
+        policy: str | type[ProtoSACPolicy],
+        env: GymEnv | str | None,
+        learning_rate: Any = 3e-4,
+        *,
+        n_prototypes: int = 16,
+        latent_dim: int = 32,
+        temperature: float = 0.15,
+        mixture: str = "blend",
+        cluster_weight: float = 0.1,
+        coverage_weight: float = 0.1,
+        separation_weight: float = 0.1,
+        separation_margin: float = 0.3,
+        sharpness_weight: float = 0.0,
+        usage_weight: float = 0.1,
+        projection_interval: int = 0,
+        final_projection: bool = True,
+        projection_candidates: int = 10_000,
+        _init_setup_model: bool = True,
+        **kwargs: Any,
+    ):
+        self.n_prototypes = n_prototypes
+        self.latent_dim = latent_dim
+        self.temperature = temperature
+        self.mixture = mixture
+        self.cluster_weight = cluster_weight
+        self.coverage_weight = coverage_weight
+        self.separation_weight = separation_weight
+        self.separation_margin = separation_margin
+        self.sharpness_weight = sharpness_weight
+        self.usage_weight = usage_weight
+        self.projection_interval = projection_interval
+        self.final_projection = final_projection
+        self.projection_candidates = projection_candidates
+        self._last_projection = 0
+        super().__init__(policy, env, learning_rate, _init_setup_model=_init_setup_model, **kwargs)
+
+    def _setup_model(self) -> None:
+        # The prototype settings reach the policy here, so that policy_kwargs stay the ones the user gave and
+        # SB3's load(), which compares them, agrees.
+        given = self.policy_kwargs
+        self.policy_kwargs = given | {name: getattr(self, name) for name in self.prototype_fields}
+        try:
+            super()._setup_model()
+        finally:
+            self.policy_kwargs = given
+
+    # Training
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int | None = 4,
+        tb_log_name: str = "ProtoSAC",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> ProtoSAC:
+        """Stable-Baselines3's ``learn``, then the final projection."""
+        if reset_num_timesteps:
+            self._last_projection = 0
+        super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+        if self.final_projection:
+            self.project()
+        return self
+
+    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
+        """``gradient_steps`` updates of critics, actor, prototypes and entropy coefficient.
+
+        Raises:
+            InterpError: a loss is no longer finite.
+        """
+        self.policy.set_training_mode(True)
+        if not self.actor.placed:
+            seen = replay_observations(self.replay_buffer, self.projection_candidates, self._numpy_rng())
+            spread(self.actor, seen, self._numpy_rng())
+        optimizers = [self.actor.optimizer, self.critic.optimizer]
+        if self.ent_coef_optimizer is not None:
+            optimizers.append(self.ent_coef_optimizer)
+        self._update_learning_rate(optimizers)
+
+        updates = []
+        for _ in range(gradient_steps):
+            batch = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
+            updates.append(self._update(batch))
+            self._n_updates += 1
+            if self._n_updates % self.target_update_interval == 0:
+                self._update_targets()
+        self.actor.projected.fill_(False)
+
+        means = {name: torch.stack([u[name] for u in updates]).mean().item() for name in updates[0]}
+        for name, value in means.items():
+            self.logger.record(f"train/{name}", value)
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        _refuse_nan_losses(means, self.num_timesteps)
+        if self.projection_interval > 0 and self.num_timesteps - self._last_projection >= self.projection_interval:
+            self.project()
+
+    def _update(self, batch: ReplayBufferSamples) -> dict[str, torch.Tensor]:
+        """One gradient step on a batch; returns detached scalars to log."""
+        logged: dict[str, torch.Tensor] = {}
+        # One encoder pass serves the policy, its log-probability and the auxiliary losses.
+        comparison = self.actor.compare(batch.observations)
+        mixed = self.actor.mix(comparison.weights)
+        # A component's draw needs a baseline for its score function: the other draw at the same state.
+        draws = [mixed.sample() for _ in range(2 if self.mixture == "gmm" else 1)]
+        log_probs = [mixed.log_prob(u) for u, _ in draws]
+
+        if self.ent_coef_optimizer is not None:
+            ent_coef = self.log_ent_coef.detach().exp()
+            log_prob = torch.cat(log_probs).detach()
+            ent_coef_loss = -(self.log_ent_coef * (log_prob + self.target_entropy)).mean()
+            self.ent_coef_optimizer.zero_grad()
+            ent_coef_loss.backward()
+            self.ent_coef_optimizer.step()
+            logged["ent_coef_loss"] = ent_coef_loss.detach()
+        else:
+            ent_coef = self.ent_coef_tensor
+        logged["ent_coef"] = ent_coef.mean()
+
+        with torch.no_grad():
+            next_actions, next_log_prob = self.actor.action_log_prob(batch.next_observations)
+            next_q = torch.cat(self.critic_target(batch.next_observations, next_actions), 1).amin(1, keepdim=True)
+            next_value = next_q - ent_coef * next_log_prob.unsqueeze(1)
+            discounts = self.gamma if batch.discounts is None else batch.discounts
+            target = batch.rewards + (1 - batch.dones) * discounts * next_value
+        critic_loss = 0.5 * sum(F.mse_loss(q, target) for q in self.critic(batch.observations, batch.actions))
+        self.critic.optimizer.zero_grad()
+        critic_loss.backward()
+        self.critic.optimizer.step()
+        logged["critic_loss"] = critic_loss.detach()
+
+        costs = []
+        for (u, _), log_prob in zip(draws, log_probs, strict=True):
+            q = torch.cat(self.critic(batch.observations, torch.tanh(u)), 1).amin(1)
+            costs.append(ent_coef * log_prob - q)
+        actor_loss = torch.cat(costs).mean()
+        logged["actor_loss"] = actor_loss.detach()
+        if self.mixture == "gmm":
+            advantage = (costs[0] - costs[1]).detach()
+            actor_loss = actor_loss + 0.5 * (advantage * (draws[0][1] - draws[1][1])).mean()
+
+        auxiliary, terms = self._auxiliary_loss(comparison)
+        self.actor.optimizer.zero_grad()
+        # Only the actor's gradients: those of the critics would be thrown away.
+        (actor_loss + auxiliary).backward(inputs=list(self.actor.parameters()))
+        self.actor.optimizer.step()
+        return logged | terms
+
+    def _auxiliary_loss(self, comparison: Comparison) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        decision_entropy = losses.decision_entropy(comparison.weights)
+        usage_gap = losses.usage_gap(comparison.weights)
+        terms = {
+            "cluster_loss": losses.cluster_loss(comparison.distances),
+            "coverage_loss": losses.coverage_loss(comparison.distances),
+            "separation_loss": losses.separation_loss(self.actor.unit_prototypes(), self.separation_margin),
+        }
+        total = (
+            self.cluster_weight * terms["cluster_loss"]
+            + self.coverage_weight * terms["coverage_loss"]
+            + self.separation_weight * terms["separation_loss"]
+            + self.sharpness_weight * decision_entropy
+            + self.usage_weight * usage_gap
+        )
+        terms["prototypes_per_decision"] = decision_entropy.exp()
+        terms["prototypes_used"] = self.n_prototypes * (-usage_gap).exp()
+        return total, {name: value.detach() for name, value in terms.items()}
+
+    def _update_targets(self) -> None:
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.critic_target.parameters()), list(self.critic.parameters()), self.tau)
+            for source, target in zip(self.batch_norm_stats, self.batch_norm_stats_target, strict=True):
+                target.copy_(source)
+
+    # Prototypes
+
+    def project(self, observations: np.ndarray | None = None) -> Projection | None:
+        """Move each prototype onto the nearest state, no two onto the same one.
+
+        Args:
+            observations: states (n, *observation) to choose from; None: a sample of the replay buffer.
+
+        Returns:
+            What was chosen and how far prototypes moved; None if there are fewer different states than prototypes.
+        """
+        if observations is None:
+            candidates = replay_observations(self.replay_buffer, self.projection_candidates, self._numpy_rng())
+        else:
+            candidates = distinct(np.asarray(observations))
+        self._last_projection = self.num_timesteps
+        if len(candidates) < self.n_prototypes:
+            return None
+        return project(self.actor, candidates)
+
+    def place_prototypes(self, observations: np.ndarray) -> None:
+        """Put prototype k on ``observations[k]``, keeping its Gaussian: for controls such as random states.
+
+        Args:
+            observations: (K, *observation).
+
+        Raises:
+            InterpError: not K observations.
+        """
+        _refuse_nan(observations)
+        if np.shape(observations) != tuple(self.actor.prototype_observations.shape):
+            expected = tuple(self.actor.prototype_observations.shape)
+            raise InterpError(
+                f"observations have shape {np.shape(observations)}; {expected} is needed, one a prototype."
+            )
+        place(self.actor, np.asarray(observations))
+
+    @contextmanager
+    def free_prototypes(self) -> Iterator[None]:
+        """Within the context the policy acts with its prototypes as they were before the last projection."""
+        projected = self.actor.prototypes.detach().clone()
+        self.actor.prototypes.data.copy_(self.actor.free_prototypes)
+        try:
+            yield
+        finally:
+            self.actor.prototypes.data.copy_(projected)
+
+    @torch.no_grad()
+    def explain(self, observations: np.ndarray) -> Explanation:
+        """Say which prototypes the deterministic action comes from.
+
+        Args:
+            observations: (B, *observation), or one (*observation), which makes B = 1.
+
+        Raises:
+            InterpError: an observation holds NaN.
+        """
+        _refuse_nan(observations)
+        self.policy.set_training_mode(False)
+        tensor, _ = self.policy.obs_to_tensor(observations)
+        comparison = self.actor.compare(tensor)
+        action = torch.tanh(self.actor.mix(comparison.weights).mode())
+        return Explanation(
+            weights=_numpy(comparison.weights),
+            similarities=_numpy(comparison.similarities),
+            prototype_ids=_numpy(comparison.weights.argsort(dim=1, descending=True, stable=True)),
+            component_means=_numpy(self.actor.means),
+            component_stds=_numpy(self.actor.stds()),
+            action=self.policy.unscale_action(_numpy(action)),
+        )
+
+    @torch.no_grad()
+    def encode(self, observations: np.ndarray) -> np.ndarray:
+        """Latents (B, d) float32 of observations (B, *observation)."""
+        _refuse_nan(observations)
+        self.policy.set_training_mode(False)
+        return _numpy(self.actor.encode(self.policy.obs_to_tensor(observations)[0]))
+
+    @property
+    def prototypes(self) -> Prototypes:
+        """The prototypes as arrays (copies)."""
+        means = _numpy(self.actor.means)
+        return Prototypes(
+            latents=_numpy(self.actor.unit_prototypes()),
+            observations=_numpy(self.actor.prototype_observations) if self.actor.observed else None,
+            action_means=means,
+            action_stds=_numpy(self.actor.stds()),
+            actions=self.policy.unscale_action(np.tanh(means)),
+            projected=bool(self.actor.projected),
+        )
+
+    @staticmethod
+    def _numpy_rng() -> np.random.Generator:
+        # Follows SB3's seeding, which is that of numpy's global generator.
+        return np.random.default_rng(np.random.randint(2**31))
+
+
+def _numpy(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().cpu().numpy().copy()
+
+
+def _refuse_nan(observation: Any) -> None:
+    if isinstance(observation, np.ndarray) and observation.dtype.kind == "f" and np.isnan(observation).any():
+        count = int(np.isnan(observation).sum())
+        raise InterpError(f"the observation holds {count} NaN. Mend the environment, or leave this state out.")
+
+
+def _refuse_nan_losses(values: dict[str, float], step: int) -> None:
+    broken = [name for name, value in values.items() if not np.isfinite(value)]
+    if broken:
+        raise InterpError(f"{broken[0]} is {values[broken[0]]} at step {step:,}. {_NAN_FIX}")

@@ -1,0 +1,299 @@
+"""Release an agent as a run folder: config.json and policy.safetensors, nothing that needs unpickling."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3 import SAC as SB3SAC
+from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
+from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule, TrainFreq
+from torch import nn
+
+from ..envs.continuous import make_task, task_of
+from ..envs.names import CONTINUOUS_TASKS
+from ..errors import InterpError
+from ..storage import load_state, read_json, read_tensors, write_json, write_tensors
+
+CONFIG, WEIGHTS = "config.json", "policy.safetensors"
+_SAC_FIELDS = (
+    "buffer_size", "learning_starts", "batch_size", "tau", "gamma", "gradient_steps", "n_steps", "ent_coef",
+    "target_update_interval", "target_entropy",
+)  # fmt: skip
+_POLICY_FIELDS = ("net_arch", "activation_fn", "n_critics", "share_features_extractor", "normalize_images")
+
+
+class RunFolderMixin:
+    """``save_run`` and ``load_run`` for SAC-like Stable-Baselines3 algorithms."""
+
+    algorithm: ClassVar[str]
+    extra_fields: ClassVar[tuple[str, ...]] = ()
+    task: str | None = None  # short name (or id) of the environment, once known
+    _deferred_buffer_size: int | None = None
+
+    def save_run(self: SB3SAC, run_dir: Path | str, *, env: str | None = None) -> Path:
+        """Write ``config.json`` and ``policy.safetensors`` (float32) into ``run_dir``.
+
+        Args:
+            run_dir: created if missing; files of the same names are replaced.
+            env: short name of the task, when it can't be read off the agent's environment.
+
+        Returns:
+            ``run_dir`` as a Path.
+
+        Raises:
+            InterpError: a setting can't be written as JSON, the environment is unknown, or the disk refuses.
+        """
+        from ..provenance import provenance
+
+        run_dir = Path(run_dir)
+        self.task = env or self.task or _env_name(self.env)
+        if self.task is None:
+            raise InterpError("the agent does not know its environment. Pass env='name of the task' to save_run.")
+        config = {
+            "format": 1,
+            "algorithm": self.algorithm,
+            "env": self.task,
+            "seed": self.seed,
+            "timesteps": self.num_timesteps,
+            "hyperparameters": _hyperparameters(self),
+            "spaces": {
+                "observation": _space_to_json(self.observation_space),
+                "action": _space_to_json(self.action_space),
+            },
+            "provenance": provenance(),
+        }
+        # Targets only matter to training, and start as copies of the critics.
+        tensors = {n: t for n, t in self.policy.state_dict().items() if not n.startswith("critic_target.")}
+        if self.log_ent_coef is not None:
+            tensors["log_ent_coef"] = self.log_ent_coef
+        write_tensors(run_dir / WEIGHTS, tensors)
+        write_json(run_dir / CONFIG, config)
+        return run_dir
+
+    @classmethod
+    def load_run(cls, run_dir: Path | str, env: GymEnv | None = None, device: torch.device | str = "auto") -> Self:
+        """Rebuild the agent of a run folder; neither pickles nor an environment are involved.
+
+        The result predicts and explains at once. To train it further give ``env`` (or ``set_env`` later): targets
+        are copies of the critics then, and the replay buffer is empty. Interrupted training is resumed from its
+        own run folder instead (training.train_run).
+
+        Raises:
+            InterpError: not a run folder, another algorithm's, damaged, or not made for ``env``.
+        """
+        run_dir = Path(run_dir)
+        config = read_json(run_dir / CONFIG)
+        _check_config(config, run_dir)
+        if config["algorithm"] != cls.algorithm:
+            raise InterpError(
+                f"{run_dir} holds a {config['algorithm']} run, not {cls.algorithm}. Load it with interp_lib.load_agent."
+            )
+        if env is not None and _env_name(env) not in (None, config["env"]):
+            raise InterpError(f"{run_dir} was trained on {config['env']}, not on {_env_name(env)}. Choose another run.")
+        try:
+            policy, arguments = _arguments(config["hyperparameters"], np.prod(config["spaces"]["action"]["shape"]))
+            observation_space = _space_from_json(config["spaces"]["observation"])
+            action_space = _space_from_json(config["spaces"]["action"])
+        except (KeyError, TypeError, ValueError) as error:
+            message = f"{run_dir / CONFIG} is damaged ({error!r}). Restore it or train the run again."
+            raise InterpError(message) from error
+        tensors = read_tensors(run_dir / WEIGHTS)
+
+        agent = cls(policy, None, seed=config["seed"], device=device, _init_setup_model=False, **arguments)
+        agent.observation_space, agent.action_space = observation_space, action_space
+        agent.n_envs, agent.task = 1, config["env"]
+        # The replay buffer may be gigabytes that prediction never needs: see _setup_learn.
+        agent._deferred_buffer_size, agent.buffer_size = agent.buffer_size, 1
+        if agent.target_entropy == "auto":
+            agent.target_entropy = -float(np.prod(action_space.shape))
+        agent._setup_model()
+        agent.num_timesteps = config["timesteps"]
+
+        log_ent_coef = tensors.pop("log_ent_coef", None)
+        targets = {n.replace("critic.", "critic_target.", 1): t for n, t in tensors.items() if n.startswith("critic.")}
+        load_state(agent.policy, tensors | targets, run_dir / WEIGHTS)
+        if log_ent_coef is not None and agent.log_ent_coef is not None:
+            agent.log_ent_coef.data.copy_(log_ent_coef)
+        agent.policy.set_training_mode(False)
+        if env is not None:
+            agent.set_env(env)
+        return agent
+
+    def _setup_learn(self: SB3SAC, *args: Any, **kwargs: Any) -> Any:
+        if self._deferred_buffer_size is not None:
+            self.buffer_size, self._deferred_buffer_size = self._deferred_buffer_size, None
+            self.replay_buffer = self.replay_buffer_class(
+                self.buffer_size,
+                self.observation_space,
+                self.action_space,
+                device=self.device,
+                n_envs=self.n_envs,
+                **self.replay_buffer_kwargs,
+            )
+        return super()._setup_learn(*args, **kwargs)
+
+    @classmethod
+    def load(cls, path: Any, env: GymEnv | None = None, *args: Any, **kwargs: Any) -> Self:
+        """Stable-Baselines3's ``load`` of one's own zip; another environment's is reported in one line.
+
+        Raises:
+            InterpError: ``env`` has other spaces than the agent was trained with.
+        """
+        try:
+            return super().load(path, env, *args, **kwargs)
+        except ValueError as error:
+            if "spaces do not match" in str(error):
+                raise InterpError(f"{path} was trained on another environment: {error}.") from error
+            raise
+
+
+def make_noise(text: str | None, action_dim: int) -> NormalActionNoise | OrnsteinUhlenbeckActionNoise | None:
+    """Action noise from its name: ``"ou_0.5"`` (Ornstein-Uhlenbeck, σ = 0.5), ``"normal_0.1"`` or None.
+
+    Raises:
+        InterpError: another text.
+    """
+    if text is None:
+        return None
+    kind, _, sigma = text.partition("_")
+    makers = {"ou": OrnsteinUhlenbeckActionNoise, "normal": NormalActionNoise}
+    try:
+        return makers[kind](np.zeros(action_dim), float(sigma) * np.ones(action_dim))
+    except (KeyError, ValueError) as error:
+        raise InterpError(f"unknown action noise '{text}'. Examples: ou_0.5, normal_0.1.") from error
+
+
+def make_schedule(value: float | str) -> float | LinearSchedule:
+    """Learning rate from a number, or from ``"lin_7.3e-4"``: linear from there to 0 (RL Zoo's notation).
+
+    Raises:
+        InterpError: another text, or not above 0.
+    """
+    try:
+        start = float(value.removeprefix("lin_")) if isinstance(value, str) else float(value)
+    except ValueError as error:
+        raise InterpError(f"unknown learning rate '{value}'. Examples: 3e-4, lin_7.3e-4.") from error
+    if not start > 0:
+        raise InterpError(f"the learning rate is {value}; it must be above 0.")
+    return LinearSchedule(start, 0.0, 1.0) if isinstance(value, str) and value.startswith("lin_") else start
+
+
+def _env_name(env: Any) -> str | None:
+    task = task_of(env)
+    if task is None and env is not None:
+        inner = env.envs[0] if hasattr(env, "envs") else env
+        return getattr(getattr(inner, "spec", None), "id", None)
+    return task
+
+
+def _check_config(config: Any, run_dir: Path) -> None:
+    if not isinstance(config, dict) or not {"format", "algorithm", "env", "hyperparameters"} <= set(config):
+        raise InterpError(f"{run_dir / CONFIG} does not describe a run. Restore it or train the run again.")
+    if config["format"] != 1:
+        raise InterpError(f"{run_dir} has format {config['format']}; this version reads format 1. Update interp-lib.")
+
+
+def _hyperparameters(agent: SB3SAC) -> dict[str, Any]:
+    """Everything needed to build the agent again, JSON-able."""
+    values = {name: getattr(agent, name) for name in (*_SAC_FIELDS, *agent.extra_fields)}
+    values["buffer_size"] = getattr(agent, "_deferred_buffer_size", None) or values["buffer_size"]
+    values["policy"] = "CnnPolicy" if len(agent.observation_space.shape) == 3 else "MlpPolicy"
+    if agent.policy_class is not agent.policy_aliases[values["policy"]]:
+        raise InterpError(
+            "only agents with MlpPolicy or CnnPolicy can be released as a run folder. Use save() instead."
+        )
+    values["learning_rate"] = _schedule_to_json(agent.learning_rate)
+    values["action_noise"] = _noise_to_json(agent.action_noise)
+    frequency = agent.train_freq
+    values["train_freq"] = (
+        [frequency.frequency, frequency.unit.value] if isinstance(frequency, TrainFreq) else frequency
+    )
+    values["use_sde"], values["sde_sample_freq"] = agent.use_sde, agent.sde_sample_freq
+    values["policy_kwargs"] = _policy_kwargs_to_json(agent.policy_kwargs)
+    try:
+        return json.loads(json.dumps(values))
+    except TypeError as error:
+        raise InterpError(f"a setting of this agent can't be released: {error}. Use save() instead.") from error
+
+
+def _arguments(hyperparameters: dict[str, Any], action_dim: int) -> tuple[str, dict[str, Any]]:
+    """The policy name and keyword arguments that :func:`_hyperparameters` was written from."""
+    arguments = dict(hyperparameters)
+    arguments["learning_rate"] = make_schedule(arguments["learning_rate"])
+    arguments["action_noise"] = make_noise(arguments["action_noise"], int(action_dim))
+    frequency = arguments["train_freq"]
+    arguments["train_freq"] = tuple(frequency) if isinstance(frequency, list) else frequency
+    arguments["policy_kwargs"] = dict(arguments["policy_kwargs"])
+    if "activation_fn" in arguments["policy_kwargs"]:
+        arguments["policy_kwargs"]["activation_fn"] = getattr(nn, arguments["policy_kwargs"]["activation_fn"])
+    return arguments.pop("policy"), arguments
+
+
+def _policy_kwargs_to_json(kwargs: dict[str, Any]) -> dict[str, Any]:
+    kwargs = {name: value for name, value in kwargs.items() if name not in ("use_sde", "optimizer_kwargs")}
+    unknown = set(kwargs) - set(_POLICY_FIELDS)
+    if unknown:
+        raise InterpError(f"policy_kwargs {sorted(unknown)} can't be released as a run folder. Use save() instead.")
+    if "activation_fn" in kwargs:
+        name = kwargs["activation_fn"].__name__
+        if getattr(nn, name, None) is not kwargs["activation_fn"]:
+            raise InterpError(f"activation function {name} is not one of torch.nn's. Use save() instead.")
+        kwargs["activation_fn"] = name
+    return kwargs
+
+
+def _schedule_to_json(rate: Any) -> float | str:
+    if isinstance(rate, FloatSchedule):
+        rate = rate.value_schedule
+    if isinstance(rate, ConstantSchedule):
+        rate = rate.val
+    if isinstance(rate, LinearSchedule) and rate.end == 0.0 and rate.end_fraction == 1.0:
+        return f"lin_{rate.start}"
+    if isinstance(rate, (int, float)):
+        return float(rate)
+    raise InterpError("only a number or make_schedule('lin_…') can be released as learning rate. Use save() instead.")
+
+
+def _noise_to_json(noise: Any) -> str | None:
+    if noise is None:
+        return None
+    for kind, cls in (("ou", OrnsteinUhlenbeckActionNoise), ("normal", NormalActionNoise)):
+        if type(noise) is cls and np.all(noise._mu == 0) and len(set(np.ravel(noise._sigma))) == 1:
+            return f"{kind}_{float(np.ravel(noise._sigma)[0])}"
+    raise InterpError("only zero-mean Normal or Ornstein-Uhlenbeck action noise can be released. Use save() instead.")
+
+
+def _space_to_json(space: spaces.Space) -> dict[str, Any]:
+    if not isinstance(space, spaces.Box):
+        raise InterpError(f"only Box spaces can be released as a run folder, not {type(space).__name__}.")
+
+    def bound(values: np.ndarray) -> Any:
+        # JSON has no infinity, and the bounds of images are all the same.
+        flat = [str(v) if not np.isfinite(v) else float(v) for v in values.ravel()]
+        return flat[0] if len(set(flat)) == 1 else flat
+
+    return {"low": bound(space.low), "high": bound(space.high), "shape": list(space.shape), "dtype": str(space.dtype)}
+
+
+def _space_from_json(value: dict[str, Any]) -> spaces.Box:
+    shape, dtype = tuple(value["shape"]), np.dtype(value["dtype"])
+
+    def bound(values: Any) -> np.ndarray:
+        flat = [float(v) for v in values] if isinstance(values, list) else [float(values)] * int(np.prod(shape))
+        return np.array(flat, dtype=dtype).reshape(shape)
+
+    return spaces.Box(bound(value["low"]), bound(value["high"]), shape, dtype.type)
+
+
+def make_env_of(run_dir: Path | str, **options: Any) -> Any:
+    """Make the environment a run was trained on (see envs.continuous.make_task for the options)."""
+    name = read_json(Path(run_dir) / CONFIG)["env"]
+    if name not in CONTINUOUS_TASKS:
+        raise InterpError(f"{run_dir} was trained on {name}, which is none of: {', '.join(CONTINUOUS_TASKS)}.")
+    return make_task(name, **options)

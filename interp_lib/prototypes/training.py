@@ -1,0 +1,282 @@
+"""Train SAC or ProtoSAC into a run folder, so that it can be watched, stopped and resumed."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import signal
+import threading
+import time
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecEnv
+from tqdm.auto import tqdm
+
+from ..envs.continuous import make_task_vec
+from ..envs.names import continuous_task
+from ..errors import InterpError
+from ..progress import ProgressLog
+from ..storage import atomic_write, read_json
+from .protosac import SAC, ProtoSAC
+from .run_folder import CONFIG, make_noise, make_schedule
+from .settings import TaskSettings, prototype_settings, task_settings
+
+STATE = "training_state.zip"
+_SAVE_EVERY_SECONDS = 600.0
+_PROTOTYPE_COLUMNS = (
+    "cluster_loss", "coverage_loss", "separation_loss", "prototypes_per_decision", "prototypes_used",
+)  # fmt: skip
+COLUMNS = (
+    "total_timesteps", "eprewmean", "eplenmean", "actor_loss", "critic_loss", "entropy_coef", *_PROTOTYPE_COLUMNS,
+    "fps", "time_elapsed",
+)  # fmt: skip
+ALGORITHMS: dict[str, type[SAC] | type[ProtoSAC]] = {"sac": SAC, "protosac": ProtoSAC}
+
+
+def make_agent(algorithm: str, env: VecEnv, settings: TaskSettings, seed: int, **options: Any) -> SAC | ProtoSAC:
+    """Build an agent from a row of the settings table.
+
+    Args:
+        algorithm: ``"sac"`` or ``"protosac"``.
+        env: the task as a VecEnv (envs.continuous.make_task_vec).
+        settings: see settings.task_settings.
+        seed: of networks, exploration, replay sampling and environments.
+        options: further keyword arguments of the algorithm, e.g. ``device``.
+
+    Raises:
+        InterpError: unknown algorithm, or a setting the algorithm refuses.
+    """
+    if algorithm not in ALGORITHMS:
+        raise InterpError(f"unknown algorithm '{algorithm}'. Choose one of: {', '.join(ALGORITHMS)}.")
+    if algorithm == "protosac":
+        options = prototype_settings(settings) | options
+    return ALGORITHMS[algorithm](
+        settings.policy,
+        env,
+        learning_rate=make_schedule(settings.learning_rate),
+        buffer_size=settings.buffer_size,
+        learning_starts=settings.learning_starts,
+        batch_size=settings.batch_size,
+        gamma=settings.gamma,
+        tau=settings.tau,
+        train_freq=settings.train_freq,
+        gradient_steps=settings.gradient_steps,
+        ent_coef=settings.ent_coef,
+        action_noise=make_noise(settings.action_noise, int(np.prod(env.action_space.shape))),
+        policy_kwargs={"net_arch": list(settings.net_arch)},
+        seed=seed,
+        **options,
+    )
+
+
+def train_run(
+    algorithm: str,
+    env: str,
+    *,
+    timesteps: int | None = None,
+    seed: int = 0,
+    run_dir: Path | str,
+    overrides: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    max_minutes: float | None = None,
+    progress: bool = True,
+) -> Path:
+    """Train SAC or ProtoSAC and leave a run folder: config.json, policy.safetensors, progress.csv, training state.
+
+    Ctrl-C and ``max_minutes`` stop after the current step; the folder then holds a usable agent and all that
+    ``resume=True`` needs to go on (replay buffer, optimisers, counters; the environment starts a new episode).
+
+    Args:
+        algorithm: ``"sac"`` or ``"protosac"``.
+        env: short name, Gymnasium id or original number of the task.
+        timesteps: environment steps in total, those before a resume included; None: the task's default.
+        seed: of everything random.
+        run_dir: created if missing; must not hold another run.
+        overrides: settings to replace (settings.TaskSettings).
+        resume: continue the run in ``run_dir`` with its own settings.
+        max_minutes: wall-clock budget of this call, minutes.
+        progress: show a progress bar with steps/s, mean return and time left.
+
+    Returns:
+        ``run_dir`` as a Path.
+
+    Raises:
+        InterpError: bad arguments, an occupied or foreign run folder, nothing to resume, NaN losses, a full disk.
+    """
+    name, run_dir = continuous_task(env), Path(run_dir)
+    if algorithm not in ALGORITHMS:
+        raise InterpError(f"unknown algorithm '{algorithm}'. Choose one of: {', '.join(ALGORITHMS)}.")
+    if timesteps is not None and timesteps <= 0:
+        raise InterpError(f"timesteps is {timesteps}; it must be above 0.")
+    if max_minutes is not None and not max_minutes > 0:
+        raise InterpError(f"max_minutes is {max_minutes}; it must be above 0.")
+    settings = task_settings(name, overrides)
+    timesteps = timesteps or settings.timesteps
+
+    if resume:
+        if overrides:
+            raise InterpError("a resumed run keeps its settings. Leave the overrides out, or start a new run.")
+        agent = _load_state(run_dir, algorithm, name)
+        if agent.num_timesteps >= timesteps:
+            raise InterpError(f"{run_dir} is already at {agent.num_timesteps:,} steps. Ask for more timesteps.")
+    else:
+        occupied = next((run_dir / f for f in (CONFIG, STATE, "progress.csv") if (run_dir / f).exists()), None)
+        if occupied is not None:
+            raise InterpError(f"{run_dir} already holds a run. Resume it, or choose another folder.")
+        # Unlike SB3's default, a buffer longer than the run would only take memory.
+        agent = make_agent(algorithm, make_task_vec(name, settings.n_envs, seed), settings, seed)
+        agent.task = name
+
+    log = ProgressLog(run_dir / "progress.csv", COLUMNS)
+    log.start(keep_through=agent.num_timesteps)
+    if isinstance(agent, ProtoSAC):
+        agent.final_projection = True
+    with (
+        _interruptible() as stop,
+        tqdm(
+            total=timesteps, initial=agent.num_timesteps, unit="step", disable=not progress, desc=f"{algorithm} {name}"
+        ) as bar,
+    ):
+        watch = _Watch(run_dir, log, bar, stop, timesteps, max_minutes)
+        remaining = timesteps - agent.num_timesteps
+        agent.learn(remaining, callback=watch, log_interval=None, reset_num_timesteps=False)
+    _save_state(agent, run_dir)
+    agent.save_run(run_dir)
+    agent.env.close()
+    return run_dir
+
+
+class _Watch(BaseCallback):
+    """Writes progress rows, drives the bar, saves state now and then, and stops when told to."""
+
+    def __init__(
+        self,
+        run_dir: Path,
+        log: ProgressLog,
+        bar: tqdm,
+        stop: threading.Event,
+        timesteps: int,
+        max_minutes: float | None,
+    ):
+        super().__init__()
+        self.run_dir, self.log, self.bar, self.stop = run_dir, log, bar, stop
+        self.interval = min(1000, max(1, timesteps // 100))
+        self.deadline = None if max_minutes is None else time.monotonic() + 60.0 * max_minutes
+        self.timesteps = timesteps
+
+    def _on_training_start(self) -> None:
+        now = time.monotonic()
+        self.before = getattr(self.model, "seconds_trained", 0.0)
+        self.began, self.saved, self.row_time = now, now, now
+        self.row_steps = self.bar_steps = self.num_timesteps
+
+    def _on_step(self) -> bool:
+        now = time.monotonic()
+        if self.num_timesteps - self.row_steps >= self.interval or self.num_timesteps >= self.timesteps:
+            self._write_row(now)
+        if self.stop.is_set() or (self.deadline is not None and now >= self.deadline):
+            return False
+        if now - self.saved > _SAVE_EVERY_SECONDS:
+            _save_state(self.model, self.run_dir)
+            self.saved = now
+        return True
+
+    def _write_row(self, now: float) -> None:
+        episodes = self.model.ep_info_buffer
+        losses = self.logger.name_to_value
+        elapsed = self.before + now - self.began
+        self.model.seconds_trained = elapsed
+        row = {
+            "total_timesteps": self.num_timesteps,
+            "eprewmean": float(np.mean([e["r"] for e in episodes])) if episodes else None,
+            "eplenmean": float(np.mean([e["l"] for e in episodes])) if episodes else None,
+            "actor_loss": losses.get("train/actor_loss"),
+            "critic_loss": losses.get("train/critic_loss"),
+            "entropy_coef": losses.get("train/ent_coef"),
+            "fps": (self.num_timesteps - self.row_steps) / max(now - self.row_time, 1e-9),
+            "time_elapsed": elapsed,
+        }
+        row |= {name: losses.get(f"train/{name}") for name in _PROTOTYPE_COLUMNS}
+        self.log.append(row)
+        self.bar.update(self.num_timesteps - self.bar_steps)
+        if row["eprewmean"] is not None:
+            self.bar.set_postfix({"return": f"{row['eprewmean']:.1f}"}, refresh=False)
+        self.row_steps = self.bar_steps = self.num_timesteps
+        self.row_time = now
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C into a request to stop at the next step; a second one interrupts at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    previous = signal.signal(signal.SIGINT, handle)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _save_state(agent: SAC | ProtoSAC, run_dir: Path) -> None:
+    """Everything a resume needs in one atomically written file: SB3's zip and the filled part of the replay buffer."""
+    buffer = agent.replay_buffer
+    filled = buffer.buffer_size if buffer.full else buffer.pos
+    zipped_agent = io.BytesIO()
+    agent.save(zipped_agent)
+    with atomic_write(run_dir / STATE) as file, zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("agent.zip", zipped_agent.getvalue())
+        archive.writestr("position", str(buffer.pos))
+        for name in _BUFFER_ARRAYS:
+            with archive.open(f"replay/{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, getattr(buffer, name)[:filled], allow_pickle=False)
+
+
+_BUFFER_ARRAYS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
+
+
+def _load_state(run_dir: Path, algorithm: str, name: str) -> SAC | ProtoSAC:
+    path = run_dir / STATE
+    if not path.exists():
+        raise InterpError(f"{run_dir} holds no training state to resume from. Start without resume.")
+    if (run_dir / CONFIG).exists():
+        config = read_json(run_dir / CONFIG)
+        if (config.get("algorithm"), config.get("env")) != (algorithm, name):
+            found = f"{config.get('algorithm')} on {config.get('env')}"
+            raise InterpError(f"{run_dir} holds a run of {found}, not {algorithm} on {name}. Choose another folder.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            zipped_agent = io.BytesIO(archive.read("agent.zip"))
+            position = int(archive.read("position"))
+            arrays = {}
+            for array in _BUFFER_ARRAYS:
+                with archive.open(f"replay/{array}.npy") as member:
+                    arrays[array] = np.lib.format.read_array(member, allow_pickle=False)
+    except (zipfile.BadZipFile, KeyError, ValueError, EOFError, OSError) as error:
+        raise InterpError(f"{path} is damaged ({error}). The run can't be resumed; train it again.") from error
+    agent = ALGORITHMS[algorithm].load(zipped_agent, make_task_vec(name, arrays["observations"].shape[1]))
+    if agent.task != name:
+        raise InterpError(f"{run_dir} holds a run of {agent.task}, not {name}. Choose another folder.")
+    buffer, filled = agent.replay_buffer, len(arrays["rewards"])
+    for array, values in arrays.items():
+        getattr(buffer, array)[:filled] = values
+    buffer.pos, buffer.full = position, filled == buffer.buffer_size
+    # SB3's load() seeds again with the run's seed, which would repeat its exploration from the start.
+    seed = (agent.seed or 0) + agent.num_timesteps
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    agent.env.seed(seed)
+    return agent
