@@ -1,0 +1,70 @@
+"""Training by name: one function for the four algorithms, used by the command line and the notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import InterpError
+from .runs import ALGORITHMS, SEMANTIC_ALGORITHMS, agent_class, read_run
+
+
+def train(
+    algorithm: str,
+    env: str,
+    *,
+    timesteps: int,
+    seed: int,
+    run_dir: Path | str,
+    options: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    max_minutes: float | None = None,
+    device: str = "auto",
+    progress: bool = True,
+) -> Path:
+    """Train ``algorithm`` on ``env`` until ``timesteps`` in all and leave a run folder.
+
+    Args:
+        options: hyper-parameters that differ from the defaults.
+        resume: continue the run in ``run_dir`` instead of starting one; its hyper-parameters stay as they are.
+        max_minutes: stop cleanly after this many minutes; ``resume`` continues.
+
+    Returns:
+        ``run_dir``.
+
+    Raises:
+        InterpError: bad arguments, ``run_dir`` already holds a run and ``resume`` is off, or training failed.
+    """
+    if algorithm not in ALGORITHMS:
+        raise InterpError(f"unknown algorithm '{algorithm}'. Valid: {', '.join(ALGORITHMS)}.")
+    if timesteps <= 0:
+        raise InterpError(f"timesteps must be positive, not {timesteps}.")
+    run_dir = Path(run_dir)
+    if (run_dir / "config.json").exists() and not resume:
+        raise InterpError(f"{run_dir} already holds a run. Continue it with --resume, or choose another --run-dir.")
+    if resume and (run_dir / "config.json").exists():
+        run = read_run(run_dir)
+        if run.algorithm != algorithm or run.env != env:
+            raise InterpError(f"{run_dir} holds {run.algorithm} on {run.env}, not {algorithm} on {env}.")
+    if algorithm in SEMANTIC_ALGORITHMS:
+        cls = agent_class(algorithm)
+        if resume and (run_dir / "config.json").exists():
+            agent = cls.load(run_dir, device=device, resume=(run_dir / "training_state.pt").exists())
+        else:
+            agent = cls(env, seed=seed, device=device, **(options or {}))
+        agent.learn(timesteps, run_dir=run_dir, max_minutes=max_minutes, progress=progress)
+        return run_dir
+    from .prototypes.training import train_run
+
+    return train_run(
+        algorithm,
+        env,
+        timesteps=timesteps,
+        seed=seed,
+        run_dir=run_dir,
+        overrides=options,
+        resume=resume,
+        max_minutes=max_minutes,
+        progress=progress,
+    )

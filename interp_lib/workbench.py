@@ -1,0 +1,120 @@
+"""What every notebook starts with: its profile, its source of agents, and the place its outputs go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import InterpError
+from .outputs import Outputs
+from .runs import SEMANTIC_ALGORITHMS, Run, find_run, load_agent, read_run
+from .style import use_style
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How much work a notebook does.
+
+    ``quick`` fits minutes on two CPU cores and shows the methods; ``paper`` is the papers' budgets.
+    """
+
+    procgen_steps: int  # training steps of a fresh Procgen run
+    procgen_options: Mapping[str, Any]  # settings of a fresh Procgen run that differ from the paper's
+    continuous_steps: int  # training steps of a fresh continuous run
+    evaluation_episodes: int  # a side, Procgen
+    continuous_episodes: int
+    collect_steps: int  # × 64 environments
+    tsne_states: int
+    video_episodes: int
+    video_frames: int  # a cluster
+
+
+PROFILES: dict[str, Profile] = {
+    "quick": Profile(
+        procgen_steps=8_192,
+        procgen_options={"num_envs": 16, "num_steps": 64, "num_minibatches": 4, "skill_interval": 2},
+        continuous_steps=2_000,
+        evaluation_episodes=64,
+        continuous_episodes=10,
+        collect_steps=100,
+        tsne_states=3_000,
+        video_episodes=24,
+        video_frames=120,
+    ),
+    "paper": Profile(
+        procgen_steps=25_000_000,
+        procgen_options={},
+        continuous_steps=300_000,
+        evaluation_episodes=512,
+        continuous_episodes=50,
+        collect_steps=500,
+        tsne_states=25_600,
+        video_episodes=256,
+        video_frames=480,
+    ),
+}
+
+
+class Workbench:
+    """Set-up of one notebook.
+
+    Args:
+        notebook: its name, e.g. ``03_embed_and_cluster``.
+        profile: ``quick`` or ``paper``.
+        source: ``pretrained`` takes released runs, ``fresh`` trains with the profile's budget (and reuses a fresh run
+            that is complete).
+        figures_dir: where outputs go, in a folder of the notebook's name.
+        checkpoints_dir: released runs.
+        runs_dir: fresh runs go to ``<runs_dir>/fresh-<profile>``.
+        **parameters: the notebook's other parameters, kept with every output.
+
+    Raises:
+        InterpError: unknown profile or source.
+    """
+
+    def __init__(
+        self,
+        notebook: str,
+        *,
+        profile: str,
+        source: str,
+        figures_dir: str,
+        checkpoints_dir: str = "../checkpoints",
+        runs_dir: str = "../runs",
+        **parameters: Any,
+    ) -> None:
+        if profile not in PROFILES:
+            raise InterpError(f"unknown profile '{profile}'. Valid: {', '.join(PROFILES)}.")
+        if source not in ("pretrained", "fresh"):
+            raise InterpError(f"unknown source '{source}'. Valid: pretrained, fresh.")
+        self.profile, self.source = PROFILES[profile], source
+        self.checkpoints, self.runs = Path(checkpoints_dir), Path(runs_dir) / f"fresh-{profile}"
+        self.outputs = Outputs(figures_dir, notebook, parameters={"profile": profile, "source": source, **parameters})
+        use_style()
+
+    def run(self, algorithm: str, env: str, *, seed: int = 0) -> Run:
+        """The run to show: the released one that was trained longest, or a fresh one, trained now if need be."""
+        if self.source == "pretrained":
+            return find_run(self.checkpoints, algorithm, env)
+        path = self.runs / f"{algorithm}-{env}-s{seed}"
+        steps = self._fresh_steps(algorithm)
+        if not (path / "config.json").exists() or read_run(path).timesteps < steps:
+            self._train(algorithm, env, seed, path, steps)
+        return read_run(path)
+
+    def agent(self, algorithm: str, env: str, *, seed: int = 0) -> Any:
+        """The agent of :meth:`run`."""
+        return load_agent(self.run(algorithm, env, seed=seed).path)
+
+    def _fresh_steps(self, algorithm: str) -> int:
+        return self.profile.procgen_steps if algorithm in SEMANTIC_ALGORITHMS else self.profile.continuous_steps
+
+    def _train(self, algorithm: str, env: str, seed: int, path: Path, steps: int) -> None:
+        from .training import train
+
+        options = dict(self.profile.procgen_options) if algorithm in SEMANTIC_ALGORITHMS else {}
+        if algorithm == "ppo":
+            options.pop("skill_interval", None)
+        train(algorithm, env, timesteps=steps, seed=seed, run_dir=path, options=options, resume=path.exists())
