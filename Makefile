@@ -42,7 +42,7 @@ lab: install ## open JupyterLab on the notebooks
 lint: install ## ruff: rules and format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-lock: ## resolve pyproject.toml anew and write requirements.lock
+lock: ## resolve pyproject.toml anew and write requirements.lock (needs Python 3.11 and 3.12)
 	@tools/lock.sh
 
 clean: ## remove .venv and caches; runs/, checkpoints/ and figures/ stay
