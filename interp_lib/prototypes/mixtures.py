@@ -58,9 +58,8 @@ class Blend:
 class GaussianMixture:
     """u ~ Σ_k w_k N(μ_k, σ_k²): one prototype is drawn by weight and acts alone.
 
-    The draw of the component has no pathwise gradient, so :meth:`sample` also returns its log-weight: the
-    gradient of E[f(u)] is that of f(u) + (f(u) − baseline).detach() · log w (score function for the choice,
-    reparameterisation for the Gaussian).
+    The Gaussians are reparameterised, but the choice of a component has no pathwise gradient: :meth:`sample` also
+    returns the log-weight of the choice, for :func:`choice_gradient`.
 
     Args:
         weights: (B, K), rows sum to 1.
@@ -83,6 +82,21 @@ class GaussianMixture:
     def mode(self) -> torch.Tensor:
         # The mean may lie where no prototype would act; the leading prototype's own action always is one.
         return self.means[self.weights.argmax(-1)]
+
+
+def choice_gradient(costs: list[torch.Tensor], log_weights: list[torch.Tensor]) -> torch.Tensor:
+    """A scalar whose gradient is that of E[cost] through the choice of components; add it to the mean cost.
+
+    Score function with each draw's mean cost of the others as baseline (leave-one-out), which is unbiased.
+
+    Args:
+        costs: one (B,) for each of two or more independent draws at the same states.
+        log_weights: of the components those draws came from, as :meth:`GaussianMixture.sample` returns them.
+    """
+    cost, log_weight = torch.stack(costs).detach(), torch.stack(log_weights)
+    n = len(cost)
+    advantage = (cost - cost.mean(0)) * (n / (n - 1))
+    return (advantage * log_weight).mean()
 
 
 MIXTURES: dict[str, type[Blend] | type[GaussianMixture]] = {"blend": Blend, "gmm": GaussianMixture}

@@ -27,6 +27,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, ReplayB
 from ..errors import InterpError
 from . import losses
 from .actor import Comparison, ProtoActor, ProtoCnnPolicy, ProtoSACPolicy
+from .mixtures import choice_gradient
 from .projection import Projection, distinct, place, project, replay_observations, spread
 from .run_folder import RunFolderMixin
 
@@ -251,7 +252,7 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
         # One encoder pass serves the policy, its log-probability and the auxiliary losses.
         comparison = self.actor.compare(batch.observations)
         mixed = self.actor.mix(comparison.weights)
-        # A component's draw needs a baseline for its score function: the other draw at the same state.
+        # Drawing a component needs a baseline for its score function: a second draw at the same state.
         draws = [mixed.sample() for _ in range(2 if self.mixture == "gmm" else 1)]
         log_probs = [mixed.log_prob(u) for u, _ in draws]
 
@@ -286,8 +287,7 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
         actor_loss = torch.cat(costs).mean()
         logged["actor_loss"] = actor_loss.detach()
         if self.mixture == "gmm":
-            advantage = (costs[0] - costs[1]).detach()
-            actor_loss = actor_loss + 0.5 * (advantage * (draws[0][1] - draws[1][1])).mean()
+            actor_loss = actor_loss + choice_gradient(costs, [log_weight for _, log_weight in draws])
 
         auxiliary, terms = self._auxiliary_loss(comparison)
         self.actor.optimizer.zero_grad()

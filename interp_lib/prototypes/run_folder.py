@@ -105,15 +105,17 @@ class RunFolderMixin:
             raise InterpError(message) from error
         tensors = read_tensors(run_dir / WEIGHTS)
 
-        agent = cls(policy, None, seed=config["seed"], device=device, _init_setup_model=False, **arguments)
+        # Without its seed: SB3 would reset the caller's random generators. The initial weights are thrown away.
+        agent = cls(policy, None, device=device, _init_setup_model=False, **arguments)
         agent.observation_space, agent.action_space = observation_space, action_space
         agent.n_envs, agent.task = 1, config["env"]
         # The replay buffer may be gigabytes that prediction never needs: see _setup_learn.
         agent._deferred_buffer_size, agent.buffer_size = agent.buffer_size, 1
         if agent.target_entropy == "auto":
             agent.target_entropy = -float(np.prod(action_space.shape))
-        agent._setup_model()
-        agent.num_timesteps = config["timesteps"]
+        with torch.random.fork_rng(devices=[]):
+            agent._setup_model()
+        agent.seed, agent.num_timesteps = config["seed"], config["timesteps"]
 
         log_ent_coef = tensors.pop("log_ent_coef", None)
         targets = {n.replace("critic.", "critic_target.", 1): t for n, t in tensors.items() if n.startswith("critic.")}
