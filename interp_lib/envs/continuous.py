@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from gymnasium.wrappers import DtypeObservation, FrameStackObservation
+from gymnasium.wrappers import FrameStackObservation
 from PIL import Image
 
 from ..errors import InterpError
@@ -73,7 +73,7 @@ def _humanoid_observations() -> tuple[str, ...]:
     inertia = ("mass", "com x", "com y", "com z", "inertia xx", "inertia yy", "inertia zz", "inertia xy", "inertia xz",
                "inertia yz")  # fmt: skip
     axes = ("x", "y", "z")
-    spin_and_move = tuple(f"angular velocity {a}" for a in axes) + tuple(f"velocity {a}" for a in axes)
+    spin_and_move = tuple(f"com angular velocity {a}" for a in axes) + tuple(f"com velocity {a}" for a in axes)
     torque_and_force = tuple(f"contact torque {a}" for a in axes) + tuple(f"contact force {a}" for a in axes)
     return (
         ("torso height", "torso orientation w", "torso orientation x", "torso orientation y", "torso orientation z")
@@ -175,7 +175,7 @@ def make_task(
     if info.image:
         env = FrameStackObservation(_GreyFrame(_ActionRepeat(env, info.action_repeat)), stack_size=4)
     elif env.observation_space.dtype == np.float64:
-        env = DtypeObservation(env, np.float32)
+        env = _Float32(env)
     if seed is not None:
         env.action_space.seed(seed)
         env.reset(seed=seed)
@@ -218,6 +218,18 @@ def _choose_gl() -> None:
     """Pick EGL for headless MuJoCo, but only where it is installed: MuJoCo reads the variable when it is imported."""
     if "DISPLAY" not in os.environ and "MUJOCO_GL" not in os.environ and ctypes.util.find_library("EGL"):
         os.environ["MUJOCO_GL"] = "egl"
+
+
+class _Float32(gym.ObservationWrapper):
+    """Observations cast to float32 (Gymnasium's DtypeObservation warns about the precision of infinity)."""
+
+    def __init__(self, env: gym.Env):
+        super().__init__(env)
+        low, high = (bound.astype(np.float32) for bound in (env.observation_space.low, env.observation_space.high))
+        self.observation_space = spaces.Box(low, high, dtype=np.float32)
+
+    def observation(self, observation: np.ndarray) -> np.ndarray:
+        return observation.astype(np.float32)
 
 
 class _ActionRepeat(gym.Wrapper):
