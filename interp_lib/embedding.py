@@ -1,4 +1,4 @@
-"""What the semantic clustering paper looks at: states collected on unseen levels, their FDR and t-SNE spaces, clusters."""
+"""What the semantic clustering paper looks at: states on unseen levels, their FDR and t-SNE spaces, their clusters."""
 
 from __future__ import annotations
 
@@ -102,7 +102,11 @@ def collect_states(
     try:
         with atomic_write(path) as raw, h5py.File(raw, "w") as file:
             frames = file.create_dataset(
-                "obs", (steps * num_envs, *OBSERVATION_SHAPE), np.uint8, chunks=(16, *OBSERVATION_SHAPE), compression="lzf"
+                "obs",
+                (steps * num_envs, *OBSERVATION_SHAPE),
+                np.uint8,
+                chunks=(16, *OBSERVATION_SHAPE),
+                compression="lzf",
             )
             transitions = play(agent, env, random_action=random_action, seed=seed)
             for t in tqdm(range(steps), desc="collect", unit="step", disable=not progress):
@@ -236,7 +240,7 @@ def mean_images(states: StateSet, *, per_cluster: int = 500, seed: int = 0) -> d
 
 
 def representative_rows(states: StateSet, k: int, count: int = 4) -> np.ndarray:
-    """States of cluster ``k`` that stand for it: nearest to its medoid in FDR space, one a level → int64 (m ≤ count,)."""
+    """States of cluster ``k`` nearest to its median in FDR space, at most one a level → int64 (m ≤ count,)."""
     rows = np.flatnonzero(states.kept & (states.code == k))
     if not len(rows):
         return rows

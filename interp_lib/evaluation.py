@@ -33,7 +33,7 @@ class Returns(NamedTuple):
 
 
 def bootstrap_mean(samples: np.ndarray, *, confidence: float = 0.95, resamples: int = 2000) -> Interval:
-    """Percentile bootstrap interval of the mean of ``samples`` (N,); seeded, so the same data give the same interval."""
+    """Percentile bootstrap interval of the mean of ``samples`` (N,), seeded: the same data give the same interval."""
     from scipy.stats import bootstrap
 
     samples = np.asarray(samples, dtype=np.float64)
@@ -86,9 +86,7 @@ def procgen_levels(config: Any, side: str) -> dict[str, Any]:
     raise InterpError(f"unknown side '{side}'. Valid: train, unseen.")
 
 
-def evaluate_continuous(
-    agent: Any, task: str, episodes: int, *, deterministic: bool = True, seed: int = 0
-) -> Returns:
+def evaluate_continuous(agent: Any, task: str, episodes: int, *, deterministic: bool = True, seed: int = 0) -> Returns:
     """Play whole episodes of a continuous task, each with a seed of its own (``seed``, ``seed + 1``, …).
 
     Args:
@@ -109,7 +107,9 @@ def evaluate_continuous(
             obs, _ = env.reset(seed=seed + episode)
             total, length, ended = 0.0, 0, False
             while not ended:
-                action = env.action_space.sample() if agent is None else agent.predict(obs, deterministic=deterministic)[0]
+                action = (
+                    env.action_space.sample() if agent is None else agent.predict(obs, deterministic=deterministic)[0]
+                )
                 obs, reward, terminated, truncated, _ = env.step(action)
                 total, length, ended = total + float(reward), length + 1, terminated or truncated
             returns.append(total)
@@ -119,17 +119,30 @@ def evaluate_continuous(
     return Returns(np.array(returns), np.array(lengths))
 
 
-def evaluate_run(run: Run, episodes: int, *, deterministic: bool | None = None, seed: int = 0) -> dict[str, Returns]:
-    """Evaluate a run the way its paper does: Procgen agents sample, on both sides; continuous ones act by their mean."""
+def default_episodes(run: Run) -> int:
+    """Episodes a side that give a useful interval in about a minute."""
+    return 500 if run.algorithm in SEMANTIC_ALGORITHMS else 50
+
+
+def evaluate_run(
+    run: Run, episodes: int, *, deterministic: bool | None = None, seed: int = 0
+) -> dict[str, tuple[Returns, str]]:
+    """Evaluate a run the way its paper does: Procgen agents sample, on both sides; continuous ones take their mean.
+
+    Returns:
+        by side (``train`` and ``unseen``, or ``eval``) the returns and how actions were chosen.
+    """
     agent = load_agent(run.path)
-    if run.algorithm in SEMANTIC_ALGORITHMS:
-        sample = False if deterministic is None else deterministic
+    semantic = run.algorithm in SEMANTIC_ALGORITHMS
+    fixed = (not semantic) if deterministic is None else deterministic
+    if semantic:
+        how = "most probable" if fixed else "sampled"
         return {
-            side: evaluate_procgen(agent, episodes, side=side, deterministic=sample, seed=seed)
+            side: (evaluate_procgen(agent, episodes, side=side, deterministic=fixed, seed=seed), how)
             for side in ("train", "unseen")
         }
-    mean_action = True if deterministic is None else deterministic
-    return {"eval": evaluate_continuous(agent, run.env, episodes, deterministic=mean_action, seed=seed)}
+    returns = evaluate_continuous(agent, run.env, episodes, deterministic=fixed, seed=seed)
+    return {"eval": (returns, "mean" if fixed else "sampled")}
 
 
 def result_entry(returns: Returns, actions: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pandas as pd
 
 @functools.cache
 def published_returns() -> pd.DataFrame:
-    """Mean return of the last 100 episodes: index total_timesteps (1525 updates to 25M), columns ``<algo>-<game>-s<seed>``."""
+    """Mean return of the last 100 episodes: index total_timesteps (1525 updates), columns ``<algo>-<game>-s<seed>``."""
     with files("interp_lib").joinpath("data/published_returns.csv.gz").open("rb") as file:
         return pd.read_csv(file, compression="gzip", index_col="total_timesteps")
 

@@ -1,10 +1,10 @@
 """Run folders: find them, load their agents, release them with card and checksums, verify them.
 
-    <algorithm>-<env>-s<seed>/
-      config.json          hyper-parameters, provenance; for released runs also results and checksums
-      policy.safetensors   weights only
-      progress.csv         learning curve
-      card.md              for people, made from config.json
+<algorithm>-<env>-s<seed>/
+  config.json          hyper-parameters, provenance; for released runs also results and checksums
+  policy.safetensors   weights only
+  progress.csv         learning curve
+  card.md              for people, made from config.json
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Run:
 
     @property
     def results(self) -> dict[str, Any]:
-        """What the release measured: by side (``train``, ``unseen`` or ``eval``) a dict of mean, low, high, episodes."""
+        """What the release measured: a dict of mean, low, high, episodes by side (``train``, ``unseen`` or ``eval``)."""
         return self.config.get("results", {})
 
 
@@ -203,16 +203,21 @@ def render_card(config: dict[str, Any]) -> str:
         )
     lines += ["", "| return | mean | 95% interval | episodes | actions |", "|---|---|---|---|---|"]
     for side, r in config.get("results", {}).items():
-        low_high = f"{r['low']:.2f} to {r['high']:.2f}"
-        lines.append(
-            f"| {SIDE_TITLES.get(side, side)} | {r['mean']:.2f} | {low_high} | {r['episodes']} | {r.get('actions', '')} |"
-        )
+        interval = f"{r['low']:.2f} to {r['high']:.2f}"
+        title = SIDE_TITLES.get(side, side)
+        lines.append(f"| {title} | {r['mean']:.2f} | {interval} | {r['episodes']} | {r.get('actions', '')} |")
     lines += ["", "Intervals: percentile bootstrap of the mean over episodes.", ""]
     training = config.get("training", {})
     if "skill_weight" in training:
         lines += [f"The skill weight λ had reached {training['skill_weight']:.2f}.", ""]
     lines += _history_lines(config)
-    lines += ["## Train it again", "", "```", f"interp train {algorithm} {env} --seed {seed} --timesteps {steps}", "```"]
+    lines += [
+        "## Train it again",
+        "",
+        "```",
+        f"interp train {algorithm} {env} --seed {seed} --timesteps {steps}",
+        "```",
+    ]
     lines += ["", "Every hyper-parameter is in `config.json`."]
     return "\n".join(lines) + "\n"
 

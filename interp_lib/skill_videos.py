@@ -64,7 +64,10 @@ def stretch_clips(episodes: list[Episode], stretches: list[Stretch], cluster: in
         for stretch in sorted(wanted, key=lambda s: s.start):
             label = f"cluster {cluster}   episode {index}   level {episode.level}   step"
             yield np.stack(
-                [label_frame(frames[t], f"{label} {t}", cluster_color(cluster)) for t in range(stretch.start, stretch.stop)]
+                [
+                    label_frame(frames[t], f"{label} {t}", cluster_color(cluster))
+                    for t in range(stretch.start, stretch.stop)
+                ]
             )
 
 

@@ -43,7 +43,9 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
         temporary = None
     except OSError as error:
-        raise InterpError(f"cannot write {path}: {error.strerror or error}. Free space or choose another folder.") from error
+        raise InterpError(
+            f"cannot write {path}: {error.strerror or error}. Free space or choose another folder."
+        ) from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):

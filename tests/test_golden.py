@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from interp_lib.semantic.config import SPPOConfig
 from interp_lib.semantic.importing import load_reference_weights, reference_name_map
 from interp_lib.semantic.network import ActorCritic
 from interp_lib.semantic.rollout import RewardNormalizer, generalized_advantages
 from interp_lib.semantic.update import Minibatch, Updater
-from interp_lib.semantic.config import SPPOConfig
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -74,7 +74,9 @@ def test_forward_equals_the_reference(golden, network):
     with torch.no_grad():
         out = network(minibatch(golden).obs)
     for name in ("logits", "value", "feature", "fdr"):
-        np.testing.assert_allclose(getattr(out, name).numpy(), golden[f"forward/{name}"], rtol=0, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(
+            getattr(out, name).numpy(), golden[f"forward/{name}"], rtol=0, atol=1e-5, err_msg=name
+        )
     np.testing.assert_array_equal(out.code.numpy(), golden["forward/code"][:, 0])
 
 

@@ -123,7 +123,7 @@ class ProcgenVec:
         return Step(obs["rgb"].copy(), reward.copy(), first.astype(bool))
 
     def infos(self) -> list[dict[str, Any]]:
-        """One dict an environment: ``level_seed``, ``prev_level_seed``, ``prev_level_complete`` (and ``rgb`` frames)."""
+        """A dict an environment: ``level_seed``, ``prev_level_seed``, ``prev_level_complete``, and ``rgb`` if asked for."""
         return self._env.get_info()
 
     @property
@@ -155,5 +155,7 @@ def _procgen_gym3_env() -> type:
         try:
             from procgen import ProcgenGym3Env
         except ImportError as error:
-            raise InterpError(f"Procgen is not installed ({error}). Run `make install`, then `interp doctor`.") from error
+            raise InterpError(
+                f"Procgen is not installed ({error}). Run `make install`, then `interp doctor`."
+            ) from error
     return ProcgenGym3Env

@@ -1,4 +1,4 @@
-"""``PPO`` and ``SPPO``: the agents of the semantic clustering paper, with ``learn``, ``predict``, ``save``, ``load``."""
+"""``PPO`` and ``SPPO``, the agents of the semantic clustering paper: ``learn``, ``predict``, ``save``, ``load``."""
 
 from __future__ import annotations
 
@@ -262,7 +262,9 @@ class PPO:
         except FileNotFoundError as error:
             raise InterpError(f"{path} does not exist: nothing to resume. Load without resume to go on.") from error
         except Exception as error:
-            raise InterpError(f"{path} is damaged ({type(error).__name__}). Delete it to go on from weights.") from error
+            raise InterpError(
+                f"{path} is damaged ({type(error).__name__}). Delete it to go on from weights."
+            ) from error
         self.history = state.pop("history")
         trainer = self._make_trainer()
         trainer.load_state_dict(state)

@@ -39,7 +39,9 @@ class PPOConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "env", procgen_game(self.env))
         if self.distribution_mode not in SCORE_RANGES:
-            raise InterpError(f"unknown distribution mode '{self.distribution_mode}'. Valid: {', '.join(SCORE_RANGES)}.")
+            raise InterpError(
+                f"unknown distribution mode '{self.distribution_mode}'. Valid: {', '.join(SCORE_RANGES)}."
+            )
         if self.precision not in ("auto", "bf16", "fp32"):
             raise InterpError(f"unknown precision '{self.precision}'. Valid: auto, bf16, fp32.")
         for name in ("num_envs", "num_steps", "num_minibatches", "num_epochs"):

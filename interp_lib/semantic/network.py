@@ -117,9 +117,7 @@ class ActorCritic(nn.Module):
         chunk, bf16: see :class:`ImpalaEncoder`.
     """
 
-    def __init__(
-        self, num_actions: int, *, num_codes: int | None = None, chunk: int = 128, bf16: bool = False
-    ) -> None:
+    def __init__(self, num_actions: int, *, num_codes: int | None = None, chunk: int = 128, bf16: bool = False) -> None:
         super().__init__()
         self.encoder = ImpalaEncoder(chunk=chunk, bf16=bf16)
         self.semantic = SemanticModule(num_codes) if num_codes else None

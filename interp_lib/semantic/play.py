@@ -15,6 +15,22 @@ import numpy as np
 from ..envs.procgen import NUM_ACTIONS, ProcgenVec
 from ..errors import InterpError
 from .agents import PPO, Embedding
+from .config import PPOConfig
+
+
+class UniformAgent:
+    """Takes every action with the same probability; what learning is compared with."""
+
+    algorithm = "random"
+
+    def __init__(self, config: PPOConfig) -> None:
+        self.config = config
+
+    def embed(self, obs: np.ndarray) -> Embedding:
+        """Equal logits for observations (n, 64, 64, 3); no features."""
+        n = len(obs)
+        zeros = np.zeros((n, NUM_ACTIONS), np.float32)
+        return Embedding(zeros, np.zeros(n, np.float32), np.zeros((n, 0), np.float32), None, None)
 
 
 class Transition(NamedTuple):
@@ -46,7 +62,12 @@ class Episode:
 
 
 def play(
-    agent: PPO, env: ProcgenVec, *, random_action: float = 0.0, deterministic: bool = False, seed: int = 0
+    agent: PPO | UniformAgent,
+    env: ProcgenVec,
+    *,
+    random_action: float = 0.0,
+    deterministic: bool = False,
+    seed: int = 0,
 ) -> Iterator[Transition]:
     """Let ``agent`` act in ``env`` for ever, one transition at a time.
 
@@ -77,7 +98,7 @@ def sample_actions(logits: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def play_episodes(
-    agent: PPO,
+    agent: PPO | UniformAgent,
     env: ProcgenVec,
     num_episodes: int,
     *,
@@ -136,9 +157,7 @@ def replay_frames(episode: Episode, steps: Collection[int] | None = None) -> Ite
     wanted = set(range(len(episode.actions))) if steps is None else set(steps)
     if not wanted:
         return
-    env = ProcgenVec(
-        episode.game, 1, mode=episode.mode, num_levels=1, start_level=episode.level, human_frames=True
-    )
+    env = ProcgenVec(episode.game, 1, mode=episode.mode, num_levels=1, start_level=episode.level, human_frames=True)
     try:
         for t in range(max(wanted) + 1):
             if t in wanted:

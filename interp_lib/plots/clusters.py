@@ -1,0 +1,83 @@
+"""Pictures of semantic clusters: the 2-D spaces, mean images, representative frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..style import INK, cluster_color
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def draw_space(
+    ax: Axes, points: np.ndarray, code: np.ndarray, title: str, *, axis: str, label_share: float = 0.01
+) -> None:
+    """Scatter of states coloured by cluster, clusters numbered at their median.
+
+    Args:
+        points: (m, 2). code: int (m,).
+        axis: name of the axes, e.g. ``z`` for FDR coordinates.
+        label_share: clusters with a smaller share of the states get no number of their own.
+    """
+    order = np.random.default_rng(0).permutation(len(points))  # no cluster lies on top of all others
+    size = float(np.clip(12_000 / max(len(points), 1), 1.5, 12))
+    colors = np.array([cluster_color(int(k)) for k in range(int(code.max()) + 1)])
+    ax.scatter(*points[order].T, c=colors[code[order]], s=size, linewidths=0, alpha=0.65, rasterized=True)
+    for k in np.unique(code):
+        member = points[code == k]
+        if len(member) >= label_share * len(points):
+            ax.text(
+                *np.median(member, axis=0), str(k), color="white", weight="bold", fontsize=10, ha="center", va="center",
+                bbox={"boxstyle": "circle,pad=0.25", "facecolor": cluster_color(int(k)), "edgecolor": "white"},
+            )  # fmt: skip
+    ax.set_xlabel(f"{axis}₁")
+    ax.set_ylabel(f"{axis}₂")
+    ax.set_title(title)
+    ax.grid(visible=False)
+
+
+def cluster_gallery(
+    mean_images: Mapping[int, np.ndarray], frames: Mapping[int, np.ndarray], shares: Mapping[int, float]
+) -> Figure:
+    """One row a cluster: its mean image, then representative frames.
+
+    Args:
+        mean_images: uint8 (64, 64, 3) by cluster; clusters that are not in here are left out.
+        frames: uint8 (m, 64, 64, 3) by cluster.
+        shares: share of the states by cluster.
+    """
+    import matplotlib.pyplot as plt
+
+    clusters = sorted(mean_images)
+    columns = 1 + max((len(frames[k]) for k in clusters), default=0)
+    figure, axes = plt.subplots(
+        len(clusters), columns, figsize=(1.25 * columns + 1.3, 1.32 * len(clusters)), squeeze=False
+    )
+    for row, k in zip(axes, clusters, strict=True):
+        pictures = [mean_images[k], *frames[k]]
+        for ax, picture in zip(row, pictures, strict=False):
+            ax.imshow(picture, interpolation="nearest")
+        for ax in row:
+            ax.set(xticks=[], yticks=[])
+            ax.grid(visible=False)
+            ax.spines[:].set_visible(False)
+        for ax in row[len(pictures) :]:
+            ax.set_visible(False)
+        row[0].spines[:].set(visible=True, color=cluster_color(k), linewidth=3)
+        share = "<1%" if 0 < shares[k] < 0.01 else f"{shares[k]:.0%}"
+        row[0].set_ylabel(
+            f"{k}", color=cluster_color(k), rotation=0, fontsize=16, weight="bold", labelpad=22, va="center"
+        )
+        row[0].annotate(
+            share, (0, 0.5), xycoords="axes fraction", xytext=(-22, -17), textcoords="offset points", ha="center",
+            fontsize=8, color=INK,
+        )  # fmt: skip
+    axes[0, 0].set_title("mean image", fontsize=10)
+    if columns > 1:
+        axes[0, 1].set_title("frames that stand for it", fontsize=10, loc="left")
+    return figure

@@ -1,0 +1,80 @@
+"""Learning curves in the paper's form: smoothed, mean and spread over seeds, beside the published ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from ..style import METHOD_COLORS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def smooth(values: np.ndarray, weight: float = 0.9) -> np.ndarray:
+    """Exponential moving average with ``weight`` on the past (paper: 0.9); NaNs before the first episode stay out."""
+    return pd.Series(values).ewm(alpha=1 - weight, adjust=False, ignore_na=True).mean().to_numpy()
+
+
+def draw_curve(
+    ax: Axes, steps: np.ndarray, values: np.ndarray, *, method: str, label: str, smoothing: float = 0.9
+) -> None:
+    """One run: the raw curve faint, its moving average on top.
+
+    Args:
+        steps, values: (T,), environment steps and mean return.
+        method: key of ``METHOD_COLORS``.
+    """
+    color = METHOD_COLORS[method]
+    ax.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)
+    ax.plot(steps, smooth(values, smoothing), color=color, linewidth=2, label=label)
+
+
+def draw_published(ax: Axes, published: pd.DataFrame, label: str, *, last_step: float) -> None:
+    """Published seeds as a band from their minimum to their maximum, and their mean, up to ``last_step``.
+
+    Args:
+        published: index total_timesteps, a column a seed (see ``published_seeds``).
+    """
+    part = published[published.index <= max(last_step, published.index[0])].apply(lambda seed: smooth(seed.to_numpy()))
+    ax.fill_between(part.index, part.min(axis=1), part.max(axis=1), color=METHOD_COLORS["published"], alpha=0.45, lw=0)
+    ax.plot(
+        part.index, part.mean(axis=1), color="#6B7280", linewidth=1.5, linestyle="--",
+        label=f"{label}, published (min–max of {published.shape[1]} seeds)",
+    )  # fmt: skip
+
+
+def label_axes(ax: Axes, title: str, *, ylabel: str = "mean return, last 100 episodes") -> None:
+    """Axis labels with units; steps in millions or thousands, whichever reads better."""
+    limit = ax.get_xlim()[1]
+    scale, unit = (1e6, "million") if limit >= 1e6 else (1e3, "thousand")
+    ax.xaxis.set_major_formatter(lambda x, _: f"{x / scale:g}")
+    ax.set_xlabel(f"environment steps ({unit})")
+    ax.set_ylabel(ylabel)
+    ax.set_title(title)
+    ax.legend(loc="best")
+
+
+def draw_intervals(
+    ax: Axes, names: Sequence[str], intervals: Sequence[Mapping[str, float]], colors: Sequence[str]
+) -> None:
+    """Means with their intervals as horizontal bars of error, one row a name, first on top.
+
+    Args:
+        intervals: per name a mapping with ``mean``, ``low``, ``high``.
+    """
+    for row, (interval, color) in enumerate(zip(intervals, colors, strict=True)):
+        ax.plot(
+            [interval["low"], interval["high"]], [row, row], color=color, linewidth=4, alpha=0.5, solid_capstyle="butt"
+        )
+        ax.plot(interval["mean"], row, "o", color=color, markersize=8)
+        ax.annotate(
+            f"{interval['mean']:.2f}", (interval["mean"], row), xytext=(0, 9), textcoords="offset points", ha="center",
+            fontsize=9,
+        )  # fmt: skip
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.5, -0.6)
+    ax.grid(axis="y", visible=False)

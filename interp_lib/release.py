@@ -1,0 +1,88 @@
+"""Releasing runs: measure them, write card and checksums, list what is shipped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .errors import InterpError
+from .evaluation import default_episodes, evaluate_continuous, evaluate_procgen, evaluate_run, result_entry
+from .runs import SEMANTIC_ALGORITHMS, Run, agent_class, find_runs, read_run, release_run
+from .storage import read_tensors, write_tensors
+
+
+def evaluate_and_release(run_dir: Path | str, folder: Path | str, episodes: int | None = None) -> Run:
+    """Evaluate a run as its paper does, with a random policy beside it, and copy it to ``folder``.
+
+    The convolutional Procgen weights are stored in float16, which halves them; what is measured is what is stored.
+
+    Raises:
+        InterpError: the run is incomplete, or ``folder`` can't be written.
+    """
+    run = read_run(run_dir)
+    if run.algorithm in SEMANTIC_ALGORITHMS:
+        halve_weights(run.path / "policy.safetensors")
+    episodes = default_episodes(run) if episodes is None else episodes
+    results = {side: result_entry(returns, how) for side, (returns, how) in evaluate_run(run, episodes).items()}
+    results["random"] = result_entry(random_returns(run, episodes), "uniform")
+    return release_run(run.path, folder, results)
+
+
+def random_returns(run: Run, episodes: int) -> Any:
+    """Returns of a uniformly random policy where the run is measured (Procgen: on unseen levels)."""
+    if run.algorithm not in SEMANTIC_ALGORITHMS:
+        return evaluate_continuous(None, run.env, episodes)
+    from .semantic.play import UniformAgent
+
+    config = agent_class(run.algorithm).config_class.from_dict(run.config["hyperparameters"])
+    return evaluate_procgen(UniformAgent(config), episodes)
+
+
+def halve_weights(path: Path) -> None:
+    """Store float32 weights as float16, in place."""
+    tensors = read_tensors(path)
+    write_tensors(path, {n: w.half() if w.dtype == torch.float32 else w for n, w in tensors.items()})
+
+
+def list_runs(folder: Path | str) -> list[dict[str, Any]]:
+    """What is shipped: one dict a run with algorithm, env, seed, timesteps, returns with n and interval, size."""
+    rows = []
+    for run in find_runs(folder):
+        train = run.results.get("train", {})
+        test = run.results.get("unseen") or run.results.get("eval", {})
+        rows.append(
+            {
+                "run": run.name,
+                "algorithm": run.algorithm,
+                "env": run.env,
+                "seed": run.seed,
+                "timesteps": run.timesteps,
+                "return_train": train.get("mean"),
+                "return_test": test.get("mean"),
+                "return_test_low": test.get("low"),
+                "return_test_high": test.get("high"),
+                "episodes": test.get("episodes"),
+                "return_random": run.results.get("random", {}).get("mean"),
+                "megabytes": round(sum(f.stat().st_size for f in run.path.iterdir()) / 1e6, 2),
+                "sha256": run.config.get("files", {}),
+            }
+        )
+    if not rows:
+        raise InterpError(f"no runs in {folder}. Train one: interp train sppo fruitbot")
+    return rows
+
+
+def render_list(rows: list[dict[str, Any]]) -> str:
+    """The same as text; returns are on unseen levels for Procgen, on evaluation episodes for continuous tasks."""
+    lines = [f"{'run':<28}{'steps':>12}{'return [95% interval]':>30}{'n':>6}{'random':>10}{'MB':>7}"]
+    for row in rows:
+        if row["return_test"] is None:
+            measured = "not measured"
+        else:
+            measured = f"{row['return_test']:.2f} [{row['return_test_low']:.2f}, {row['return_test_high']:.2f}]"
+        random = "" if row["return_random"] is None else f"{row['return_random']:.2f}"
+        line = f"{row['run']:<28}{row['timesteps']:>12,}{measured:>30}"
+        lines.append(line + f"{row['episodes'] or '':>6}{random:>10}{row['megabytes']:>7}")
+    return "\n".join(lines)
