@@ -98,6 +98,13 @@ def test_prototypes_are_seen_states_after_learning(trained):
     assert (p.action_stds > 0).all()
 
 
+def test_value_is_the_smaller_critic_at_the_deterministic_action(trained):
+    action = trained.predict(STATES, deterministic=True)[0] / 2  # critics take actions in [−1, 1]
+    with torch.no_grad():
+        q = trained.critic(torch.as_tensor(STATES), torch.as_tensor(action))
+    np.testing.assert_allclose(trained.value(STATES), torch.minimum(*q)[:, 0], rtol=1e-4)
+
+
 def test_projection_while_training_and_acting_with_the_free_prototypes():
     agent = protosac(projection_interval=20, final_projection=False)
     projections = []

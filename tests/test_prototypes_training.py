@@ -14,7 +14,7 @@ import torch
 from interp_lib.envs.names import CONTINUOUS_TASKS
 from interp_lib.errors import InterpError
 from interp_lib.progress import read_progress
-from interp_lib.prototypes import SAC, SETTINGS, ProtoSAC, task_settings, train_run
+from interp_lib.prototypes import SAC, SETTINGS, ProtoSAC, task_settings, train_run, training
 from interp_lib.prototypes.training import COLUMNS, _load_state
 
 SMALL = {"net_arch": (32, 32), "batch_size": 32, "learning_starts": 50, "n_prototypes": 6, "latent_dim": 8}
@@ -130,3 +130,14 @@ def test_settings_of_every_task_can_be_overridden_from_text():
     for bad in ({"batch_size": "many"}, {"batch_size": 1.5}, {"net_arch": "big"}, {"tau": None}):
         with pytest.raises(InterpError, match="should be of type"):
             task_settings("hopper", bad)
+
+
+def test_long_runs_save_their_state_on_the_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "_SAVE_EVERY_SECONDS", 0.0)
+    saved = []
+    save = training._save_state
+    monkeypatch.setattr(
+        training, "_save_state", lambda agent, run: saved.append(agent.num_timesteps) or save(agent, run)
+    )
+    train("sac", tmp_path, timesteps=60)
+    assert len(saved) > 2 and saved[0] < 10 and saved[-1] == 60

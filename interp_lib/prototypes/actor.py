@@ -19,6 +19,7 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN, create_mlp
+from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.sac.policies import SACPolicy
 from torch import nn
 
@@ -156,7 +157,7 @@ class ProtoSACPolicy(SACPolicy):
 
     Args:
         n_prototypes, latent_dim, temperature, mixture: see :class:`ProtoActor`.
-        The others are those of Stable-Baselines3's ``SACPolicy``, gSDE excepted.
+        The others are those of Stable-Baselines3's ``SACPolicy``, gSDE excepted. Optimisers are fused by default.
 
     Raises:
         InterpError: a prototype setting is out of range, or gSDE is asked for.
@@ -187,7 +188,15 @@ class ProtoSACPolicy(SACPolicy):
         self.prototype_kwargs = dict(
             n_prototypes=n_prototypes, latent_dim=latent_dim, temperature=temperature, mixture=mixture
         )
+        kwargs["optimizer_kwargs"] = {"fused": True} | (kwargs.get("optimizer_kwargs") or {})
         super().__init__(*args, **kwargs)
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        super()._build(lr_schedule)
+        # Walking the modules for these lists at every update would cost as much as the optimiser itself.
+        self.actor_parameters = list(self.actor.parameters())
+        self.critic_parameters = list(self.critic.parameters())
+        self.target_parameters = list(self.critic_target.parameters())
 
     def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> ProtoActor:
         kwargs = self._update_features_extractor(self.net_args, features_extractor)

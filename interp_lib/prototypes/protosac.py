@@ -101,6 +101,18 @@ class _Checked:
         _refuse_nan(observation)
         return super().predict(observation, *args, **kwargs)
 
+    @torch.no_grad()
+    def value(self, observations: np.ndarray) -> np.ndarray:
+        """min_j Q_j(s, π(s)) (B,) float32 of the deterministic action, for observations (B, *observation).
+
+        Raises:
+            InterpError: an observation holds NaN.
+        """
+        _refuse_nan(observations)
+        self.policy.set_training_mode(False)
+        tensor, _ = self.policy.obs_to_tensor(observations)
+        return _numpy(torch.cat(self.critic(tensor, self.actor(tensor, deterministic=True)), 1).amin(1))
+
 
 class SAC(_Checked, RunFolderMixin, SB3SAC):
     """Stable-Baselines3's SAC, plus run folders (``save_run``, ``load_run``): the baseline."""
@@ -238,7 +250,9 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
                 self._update_targets()
         self.actor.projected.fill_(False)
 
-        means = {name: torch.stack([u[name] for u in updates]).mean().item() for name in updates[0]}
+        # One transfer from the device for all of them.
+        values = torch.stack([torch.stack(list(u.values())) for u in updates]).mean(0).tolist()
+        means = dict(zip(updates[0], values, strict=True))
         for name, value in means.items():
             self.logger.record(f"train/{name}", value)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
@@ -292,7 +306,7 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
         auxiliary, terms = self._auxiliary_loss(comparison)
         self.actor.optimizer.zero_grad()
         # Only the actor's gradients: those of the critics would be thrown away.
-        (actor_loss + auxiliary).backward(inputs=list(self.actor.parameters()))
+        (actor_loss + auxiliary).backward(inputs=self.policy.actor_parameters)
         self.actor.optimizer.step()
         return logged | terms
 
@@ -317,7 +331,7 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
 
     def _update_targets(self) -> None:
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.critic_target.parameters()), list(self.critic.parameters()), self.tau)
+            torch._foreach_lerp_(self.policy.target_parameters, self.policy.critic_parameters, self.tau)
             for source, target in zip(self.batch_norm_stats, self.batch_norm_stats_target, strict=True):
                 target.copy_(source)
 

@@ -129,7 +129,6 @@ def train_run(
         occupied = next((run_dir / f for f in (CONFIG, STATE, "progress.csv") if (run_dir / f).exists()), None)
         if occupied is not None:
             raise InterpError(f"{run_dir} already holds a run. Resume it, or choose another folder.")
-        # Unlike SB3's default, a buffer longer than the run would only take memory.
         agent = make_agent(algorithm, make_task_vec(name, settings.n_envs, seed), settings, seed)
         agent.task = name
 
@@ -173,7 +172,8 @@ class _Watch(BaseCallback):
     def _on_training_start(self) -> None:
         now = time.monotonic()
         self.before = getattr(self.model, "seconds_trained", 0.0)
-        self.began, self.saved, self.row_time = now, now, now
+        self.began = self.row_time = now
+        self.next_save = now + _SAVE_EVERY_SECONDS
         self.row_steps = self.bar_steps = self.num_timesteps
 
     def _on_step(self) -> bool:
@@ -182,9 +182,11 @@ class _Watch(BaseCallback):
             self._write_row(now)
         if self.stop.is_set() or (self.deadline is not None and now >= self.deadline):
             return False
-        if now - self.saved > _SAVE_EVERY_SECONDS:
+        if now > self.next_save:
             _save_state(self.model, self.run_dir)
-            self.saved = now
+            # Gigabytes of replay buffer must not eat more than a tenth of the time.
+            done = time.monotonic()
+            self.next_save = done + max(_SAVE_EVERY_SECONDS, 9 * (done - now))
         return True
 
     def _write_row(self, now: float) -> None:
