@@ -1,0 +1,310 @@
+"""The page that shows everything: ``figures/index.html``, built from sidecars and executed notebooks alone.
+
+The page makes no request to another host: one HTML file and relative links to what lies beside it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from ..errors import InterpError
+from ..outputs import Output, SourceRun, read_table, saved_outputs
+from ..storage import read_json, write_text
+
+LABELS = {"figure": "Figure", "image": "Image", "video": "Video", "table": "Table"}
+MAX_ROWS = 200  # a page with more is no longer read; the CSV has them all
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A table cell: what is shown, and what it sorts by (a number, or the text in lower case)."""
+
+    text: str
+    key: float | str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as shown: ``columns`` are (name, is a number); ``total`` counts rows before the cut at `MAX_ROWS`."""
+
+    columns: list[tuple[str, bool]]
+    rows: list[list[Cell]]
+    total: int
+
+
+@dataclass(frozen=True)
+class Item:
+    """An output with its number in the page ("Figure 2.1") and the links to its files, the main one first."""
+
+    output: Output
+    label: str
+    anchor: str
+    links: dict[str, str]
+    poster: str | None = None
+    table: Table | None = None
+
+    @property
+    def aspect(self) -> float:
+        """Width over height."""
+        return self.output.width / self.output.height if self.output.height else 1.0
+
+
+@dataclass(frozen=True)
+class Section:
+    """One notebook: what it says about itself, how its run went, and its outputs."""
+
+    name: str
+    number: str
+    title: str
+    introduction: str
+    items: list[Item]
+    parameters: dict[str, Any]
+    notebook: str | None
+    page: str | None
+    status: str | None
+    seconds: float
+    error: str | None
+
+    @property
+    def groups(self) -> list[tuple[str, list[Item]]]:
+        """Neighbours that are laid out together: ("figures", "tiles" or "tables", items)."""
+        layouts = {"figure": "figures", "table": "tables"}  # videos and images: a grid of equal tiles
+        grouped = itertools.groupby(self.items, lambda item: layouts.get(item.output.kind, "tiles"))
+        return [(kind, list(items)) for kind, items in grouped]
+
+    @property
+    def videos(self) -> int:
+        """Number of videos."""
+        return sum(item.output.kind == "video" for item in self.items)
+
+
+@dataclass(frozen=True)
+class RunCard:
+    """A source run: its card as HTML (None: it has none) and the outputs made from it."""
+
+    name: str
+    card: str | None
+    used_by: list[Item]
+
+
+def build_report(figures_dir: Path | str) -> Path:
+    """Write ``<figures_dir>/index.html`` from the sidecars, run cards and executed notebooks found there.
+
+    The same folder gives the same page, byte for byte.
+
+    Raises:
+        InterpError: a sidecar is damaged, an output's file is missing, or the page can't be written.
+    """
+    import jinja2
+
+    figures_dir = Path(figures_dir)
+    sections = _sections(figures_dir)
+    items = [item for section in sections for item in section.items]
+    kinds = ("figure", "image", "video", "table")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,  # captions and run names are data, never markup
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    page = environment.get_template("report.html.j2").render(
+        sections=sections,
+        runs=_runs(figures_dir, items),
+        counts={kind: sum(item.output.kind == kind for item in items) for kind in kinds},
+        columns=_columns,
+        max_rows=MAX_ROWS,
+    )
+    write_text(figures_dir / "index.html", page)
+    return figures_dir / "index.html"
+
+
+# nbconvert's page, less what it would fetch from other hosts before it shows anything. Widgets need a kernel anyway.
+NOTEBOOK_TEMPLATE = """
+{%- extends "lab/index.html.j2" -%}
+{%- block html_head_js -%}{%- endblock -%}
+{%- block jupyter_widgets -%}{%- endblock -%}
+{%- block html_head_js_mermaidjs -%}{%- endblock -%}
+{%- block html_head_js_mathjax -%}
+<script type="text/x-mathjax-config">
+MathJax.Hub.Config({tex2jax: {inlineMath: [["$", "$"]], displayMath: [["$$", "$$"]], processEscapes: true}});
+</script>
+<script async src="{{ resources.mathjax_url }}"></script>
+{%- endblock -%}
+"""
+
+
+def export_html(executed: Path) -> Path:
+    """Write an executed notebook as HTML beside it, readable without Jupyter.
+
+    Formulas are drawn by MathJax from its usual address when the reader is online, and stay LaTeX when not.
+    """
+    from nbconvert.exporters import HTMLExporter
+
+    exporter = HTMLExporter(raw_template=NOTEBOOK_TEMPLATE)
+    page, _ = exporter.from_filename(str(executed), resources={"metadata": {"name": executed.stem}})
+    write_text(executed.with_suffix(".html"), page)
+    return executed.with_suffix(".html")
+
+
+def _sections(figures_dir: Path) -> list[Section]:
+    outputs = saved_outputs(figures_dir)
+    executed = figures_dir / "executed"
+    ran = {path.name.removesuffix(".result.json") for path in executed.glob("*.result.json")}
+    sections = []
+    for name in sorted({*outputs, *ran}):
+        result = _result(executed / f"{name}.result.json") if name in ran else {}
+        title, introduction = _self_description(executed / f"{name}.ipynb")
+        number = name.split("_")[0].lstrip("0") or name
+        items = _items(figures_dir, outputs.get(name, []), number if number.isdigit() else name)
+        error = result.get("error")
+        sections.append(
+            Section(
+                name=name,
+                number=number if number.isdigit() else "",
+                title=title or name.replace("_", " "),
+                introduction=introduction,
+                items=items,
+                parameters=items[0].output.parameters if items else {},
+                notebook=_link(figures_dir, executed / f"{name}.ipynb"),
+                page=_link(figures_dir, executed / f"{name}.html"),
+                status=result.get("status"),
+                seconds=result.get("seconds", 0.0),
+                error=_error_line(error) if error else None,
+            )
+        )
+    return sections
+
+
+def _result(path: Path) -> dict[str, Any]:
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise InterpError(f"{path} is damaged. Run its notebook again.")
+    return value
+
+
+def _error_line(error: dict[str, Any]) -> str:
+    from .runner import NotebookError
+
+    return str(NotebookError(**error))
+
+
+def _self_description(notebook: Path) -> tuple[str, str]:
+    """Title and first paragraph, as inline HTML, of a notebook's opening cell."""
+    import mistune
+    import nbformat
+
+    if not notebook.is_file():
+        return "", ""
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        if "papermill-error-cell-tag" in cell.metadata.get("tags", ()):
+            continue
+        if cell.cell_type != "markdown":
+            break
+        tokens = mistune.create_markdown(renderer="ast", plugins=["table"])(cell.source)
+        kinds = [token["type"] for token in tokens]
+        if "heading" not in kinds:
+            break
+        heading = tokens[kinds.index("heading")]
+        title = "".join(_plain(child) for child in heading["children"])
+        rest = [token for token in tokens[kinds.index("heading") + 1 :] if token["type"] != "blank_line"]
+        if not rest or rest[0]["type"] != "paragraph":
+            return title, ""
+        return title, "".join(_plain(child) for child in rest[0]["children"])
+    return "", ""
+
+
+def _plain(token: dict[str, Any]) -> str:
+    """Text of a markdown token without its markup."""
+    if token["type"] in ("softbreak", "linebreak"):
+        return " "
+    return token.get("raw") or "".join(_plain(child) for child in token.get("children", ()))
+
+
+def _items(figures_dir: Path, outputs: Iterable[Output], section: str) -> list[Item]:
+    numbers = {kind: itertools.count(1) for kind in LABELS}
+    items = []
+    for output in outputs:
+        label = f"{LABELS[output.kind]} {section}.{next(numbers[output.kind])}"
+        links = {file: f"{quote(output.notebook)}/{quote(file)}" for file in output.files}
+        poster = next((links.pop(file) for file in list(links) if file.endswith(".poster.png")), None)
+        table = load_table(figures_dir / output.notebook / output.file) if output.kind == "table" else None
+        items.append(Item(output, label, f"{output.notebook}-{output.name}", links, poster, table))
+    return items
+
+
+def _columns(tiles: int) -> int:
+    """Columns on a wide page: full rows if possible, never so few that a tile fills the screen."""
+    return next((columns for columns in (4, 3, 5, 6) if tiles % columns == 0), 4)
+
+
+def _link(figures_dir: Path, path: Path) -> str | None:
+    return quote(path.relative_to(figures_dir).as_posix()) if path.is_file() else None
+
+
+def _runs(figures_dir: Path, items: list[Item]) -> list[RunCard]:
+    """Every run that something on the page was made from, by name."""
+    used: dict[str, list[Item]] = {}
+    folders: dict[str, SourceRun] = {}
+    for item in items:
+        for run in item.output.runs:
+            used.setdefault(run.name, []).append(item)
+            if run.folder is not None:
+                folders[run.name] = run
+    return [RunCard(name, _card(figures_dir, folders.get(name)), used[name]) for name in sorted(used)]
+
+
+def _card(figures_dir: Path, run: SourceRun | None) -> str | None:
+    import mistune
+
+    if run is None or not (path := figures_dir / run.folder / "card.md").is_file():
+        return None
+    # The run's name heads the card already.
+    lines = path.read_text().strip().splitlines()
+    text = "\n".join(lines[1:] if lines and lines[0].startswith("# ") else lines)
+    return mistune.create_markdown(escape=True, plugins=["table"])(text)
+
+
+def load_table(path: Path) -> Table:
+    """Read a CSV for showing: numeric columns get one number of decimals each, so that they line up."""
+    names, rows = read_table(path)
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(names)
+    shown = [_column(values) for values in columns]
+    return Table(
+        columns=[(name, numeric) for name, (numeric, _) in zip(names, shown, strict=True)],
+        rows=[list(row) for row in itertools.islice(zip(*(cells for _, cells in shown), strict=True), MAX_ROWS)],
+        total=len(rows),
+    )
+
+
+def _column(values: tuple[str, ...]) -> tuple[bool, list[Cell]]:
+    numbers = [_number(value) for value in values]
+    present = [n for n, value in zip(numbers, values, strict=True) if value]
+    if not present or any(n is None for n in present):
+        return False, [Cell(value or "–", value.lower()) for value in values]
+    show = _format([n for n in present if math.isfinite(n)])
+    # Empty and NaN cells sort below every number.
+    return True, [Cell("–", -math.inf) if n is None or math.isnan(n) else Cell(show(n), n) for n in numbers]
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _format(numbers: list[float]):
+    if all(n.is_integer() for n in numbers):
+        return lambda n: f"{n:,.0f}" if math.isfinite(n) else str(n)
+    largest = max(map(abs, numbers), default=0.0)
+    if largest < 1 and any(0 < abs(n) < 0.001 for n in numbers):
+        return lambda n: f"{n:.3g}"
+    decimals = 0 if largest >= 10_000 else 1 if largest >= 100 else 2 if largest >= 1 else 3
+    return lambda n: f"{n:,.{decimals}f}"

@@ -1,0 +1,199 @@
+"""Runs one notebook with papermill and says how it went. Knows nothing about figures folders or other notebooks."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..errors import InterpError
+
+
+class CellProgress(NamedTuple):
+    """A code cell that starts now: ``number`` of ``total`` (from 1, as In [number] shows) below ``heading``."""
+
+    number: int
+    total: int
+    heading: str
+
+
+@dataclass(frozen=True)
+class NotebookError:
+    """Why a notebook failed; ``cell`` is the number in its In [...], None when no cell was to blame."""
+
+    exception: str
+    message: str
+    cell: int | None = None
+
+    def __str__(self) -> str:
+        """One line: where, what, and the first line of the message."""
+        where = f"In [{self.cell}] " if self.cell is not None else ""
+        first = next(iter(self.message.strip().splitlines()), "")
+        return where + (f"{self.exception}: {first}" if first else self.exception)
+
+
+@dataclass(frozen=True)
+class NotebookResult:
+    """How a notebook went: ``status`` is "done", "failed" or "stopped"; ``executed_path`` is the copy with outputs."""
+
+    name: str
+    status: str
+    seconds: float
+    error: NotebookError | None
+    executed_path: Path
+
+
+def declared_parameters(path: Path | str) -> dict[str, Any]:
+    """Names and default values of the parameters a notebook declares in its cell tagged ``parameters``.
+
+    A default that isn't a Python literal is given as its source text.
+
+    Raises:
+        InterpError: no such notebook, not a notebook, or it has no parameters cell.
+    """
+    import nbformat
+    from papermill.translators import PythonTranslator
+
+    path = Path(path)
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except FileNotFoundError as error:
+        raise InterpError(f"notebook {path} does not exist.") from error
+    except (OSError, ValueError, AttributeError) as error:  # nbformat's NotJSONError is a ValueError
+        raise InterpError(f"{path} is not a readable notebook ({_first_line(error)}). Restore it with git.") from error
+    for cell in notebook.cells:
+        if "parameters" in cell.metadata.get("tags", ()):
+            return {parameter.name: _literal(parameter.default) for parameter in PythonTranslator.inspect(cell)}
+    raise InterpError(f"{path.name} has no parameters cell. Tag the cell that sets its options 'parameters'.")
+
+
+def run_notebook(
+    path: Path | str,
+    executed_path: Path | str,
+    parameters: Mapping[str, Any],
+    *,
+    on_cell: Callable[[CellProgress], None] | None = None,
+) -> NotebookResult:
+    """Execute a notebook from a fresh kernel, in its own folder, with the interpreter that runs this.
+
+    The executed copy is saved after every cell, so it is there whatever happens. The notebook itself isn't touched.
+
+    Args:
+        path: the notebook.
+        executed_path: where its executed copy goes.
+        parameters: injected after the parameters cell.
+        on_cell: called as each code cell starts.
+
+    Returns:
+        The result; a failing cell, a dying kernel or an unreadable notebook is a "failed" one, not an exception.
+
+    Raises:
+        KeyboardInterrupt: the user pressed Ctrl-C; the kernel has been stopped.
+    """
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from papermill.engines import papermill_engines
+
+    path, executed_path = Path(path).resolve(), Path(executed_path).resolve()
+    executed_path.parent.mkdir(parents=True, exist_ok=True)
+    reached: list[CellProgress] = []
+
+    def note(progress: CellProgress) -> None:
+        reached[:] = [progress]
+        if on_cell is not None:
+            on_cell(progress)
+
+    error = None
+    started = time.monotonic()
+    papermill_engines.register("interp", _engine(note))
+    try:
+        papermill.execute_notebook(
+            path,
+            executed_path,
+            dict(parameters),
+            engine_name="interp",
+            kernel_name="python3",
+            language="python",
+            cwd=path.parent,
+            progress_bar=False,
+        )
+    except papermill.PapermillExecutionError as problem:
+        error = NotebookError(problem.ename, problem.evalue, problem.exec_count)
+    except DeadKernelError:
+        message = (
+            "the kernel died: out of memory, or a crash in native code. Try --profile quick or close other programs."
+        )
+        error = NotebookError("DeadKernelError", message, reached[0].number if reached else None)
+    except Exception as problem:  # unreadable notebook, full disk, no kernel: the other notebooks can still run
+        error = NotebookError(type(problem).__name__, str(problem), reached[0].number if reached else None)
+    seconds = time.monotonic() - started
+    return NotebookResult(path.stem, "failed" if error else "done", seconds, error, executed_path)
+
+
+def _engine(on_cell: Callable[[CellProgress], None]) -> type:
+    """A papermill engine that reports each cell as it starts and uses this interpreter's kernel."""
+    import zmq
+    from ipykernel.kernelspec import get_kernel_dict
+    from jupyter_client import AsyncKernelManager
+    from jupyter_client.kernelspec import KernelSpec
+    from papermill.engines import NBClientEngine
+    from traitlets import default
+
+    class ThisInterpreter(AsyncKernelManager):
+        @property
+        def kernel_spec(self) -> KernelSpec:
+            """Whatever "python3" kernel is installed for the user may belong to another environment."""
+            return KernelSpec(**get_kernel_dict())
+
+        def start_kernel(self, **kwargs) -> Awaitable[None]:
+            # What the kernel says outside of cells, mostly while it is being stopped, would tear the progress bar.
+            return super().start_kernel(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **kwargs)
+
+        @default("transport_encryption")
+        def _encrypt(self) -> str:
+            # Kernels listen on local ports, and clusters have other users.
+            return "auto" if zmq.has("curve") else "disabled"
+
+    class Engine(NBClientEngine):
+        @classmethod
+        def execute_managed_notebook(cls, nb_man, kernel_name, **kwargs):
+            cells = nb_man.nb.cells
+            # An empty code cell isn't executed and gets no number.
+            numbers = [i for i, cell in enumerate(cells) if cell.cell_type == "code" and cell.source.strip()]
+            cell_start = nb_man.cell_start
+
+            def start(cell, cell_index=None, **more):
+                if cell_index in numbers:
+                    heading = _heading(cells[: cell_index + 1])
+                    on_cell(CellProgress(numbers.index(cell_index) + 1, len(numbers), heading))
+                cell_start(cell, cell_index, **more)
+
+            nb_man.cell_start = start
+            super().execute_managed_notebook(nb_man, kernel_name, kernel_manager_class=ThisInterpreter, **kwargs)
+
+    return Engine
+
+
+def _heading(cells: list) -> str:
+    """The last markdown heading in ``cells``."""
+    for cell in reversed(cells):
+        found = re.findall(r"^#{1,6}\s+(.+?)\s*#*$", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else []
+        if found:
+            return found[-1]
+    return ""
+
+
+def _literal(source: str) -> Any:
+    try:
+        return ast.literal_eval(source)
+    except (ValueError, SyntaxError):
+        return source
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)[:120]
