@@ -37,8 +37,8 @@ def draw_spaces(
     code = states.code[rows]
     spaces = {"FDR": states.fdr[rows], "t-SNE": tsne(states.feature[rows], seed=seed)}
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.8))
-    draw_space(axes[0], spaces["FDR"], code, f"FDR space (n = {len(rows):,} states)", axis="z ")
-    draw_space(axes[1], spaces["t-SNE"], code, "t-SNE of the features, same states", axis="t-SNE ")
+    draw_space(axes[0], spaces["FDR"], code, f"FDR space (n = {len(rows):,} states)", axis="z")
+    draw_space(axes[1], spaces["t-SNE"], code, "t-SNE of the features, same states", axis="t-SNE")
     game = states.meta["game"]
     outputs.figure(
         figure,

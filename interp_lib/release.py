@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import torch
 
 from .errors import InterpError
 from .evaluation import default_episodes, evaluate_continuous, evaluate_procgen, evaluate_run, result_entry
-from .runs import SEMANTIC_ALGORITHMS, Run, agent_class, find_runs, read_run, release_run
+from .runs import RELEASED_FILES, SEMANTIC_ALGORITHMS, Run, agent_class, find_runs, read_run, release_run
 from .storage import read_tensors, write_tensors
 
 
@@ -22,12 +24,21 @@ def evaluate_and_release(run_dir: Path | str, folder: Path | str, episodes: int 
         InterpError: the run is incomplete, or ``folder`` can't be written.
     """
     run = read_run(run_dir)
-    if run.algorithm in SEMANTIC_ALGORITHMS:
-        halve_weights(run.path / "policy.safetensors")
-    episodes = default_episodes(run) if episodes is None else episodes
-    results = {side: result_entry(returns, how) for side, (returns, how) in evaluate_run(run, episodes).items()}
-    results["random"] = result_entry(random_returns(run, episodes), "uniform")
-    return release_run(run.path, folder, results)
+    with tempfile.TemporaryDirectory() as temporary:
+        # A snapshot: the run may go on training while it is measured.
+        snapshot = Path(temporary) / run.name
+        snapshot.mkdir()
+        for name in ("config.json", *RELEASED_FILES):
+            if not (run.path / name).exists():
+                raise InterpError(f"{run.path / name} is missing: the run can't be released. Train it again.")
+            shutil.copyfile(run.path / name, snapshot / name)
+        run = read_run(snapshot)
+        if run.algorithm in SEMANTIC_ALGORITHMS:
+            halve_weights(snapshot / "policy.safetensors")
+        episodes = default_episodes(run) if episodes is None else episodes
+        results = {side: result_entry(returns, how) for side, (returns, how) in evaluate_run(run, episodes).items()}
+        results["random"] = result_entry(random_returns(run, episodes), "uniform")
+        return release_run(snapshot, folder, results)
 
 
 def random_returns(run: Run, episodes: int) -> Any:

@@ -68,7 +68,7 @@ class Run:
 
     @property
     def results(self) -> dict[str, Any]:
-        """What the release measured: a dict of mean, low, high, episodes by side (``train``, ``unseen`` or ``eval``)."""
+        """What the release measured: mean, low, high, episodes by side (``train``, ``unseen`` or ``eval``)."""
         return self.config.get("results", {})
 
 
@@ -208,7 +208,7 @@ def render_card(config: dict[str, Any]) -> str:
         lines.append(f"| {title} | {r['mean']:.2f} | {interval} | {r['episodes']} | {r.get('actions', '')} |")
     lines += ["", "Intervals: percentile bootstrap of the mean over episodes.", ""]
     training = config.get("training", {})
-    if "skill_weight" in training:
+    if algorithm == "sppo":
         lines += [f"The skill weight λ had reached {training['skill_weight']:.2f}.", ""]
     lines += _history_lines(config)
     lines += [

@@ -123,7 +123,7 @@ class ProcgenVec:
         return Step(obs["rgb"].copy(), reward.copy(), first.astype(bool))
 
     def infos(self) -> list[dict[str, Any]]:
-        """A dict an environment: ``level_seed``, ``prev_level_seed``, ``prev_level_complete``, and ``rgb`` if asked for."""
+        """One dict an environment: ``level_seed``, ``prev_level_complete``, …, and ``rgb`` with ``human_frames``."""
         return self._env.get_info()
 
     @property

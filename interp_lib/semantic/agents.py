@@ -227,7 +227,10 @@ class PPO:
                 "timesteps": self.timesteps,
                 "hyperparameters": hyperparameters,
                 "training": self._training,
-                "provenance": provenance(),
+                # The code that trained is the one loaded when the slice began, whatever is checked out by now.
+                "provenance": {k: v for k, v in self.history[-1].items() if k not in ("from", "to")}
+                if self.history
+                else provenance(),
                 "history": self.history,
             },
         )

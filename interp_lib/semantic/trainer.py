@@ -185,17 +185,15 @@ class Trainer:
         """The few numbers a release keeps so that training can go on from its weights alone."""
         normalizer = self.normalizer.state_dict()
         del normalizer["returns"]
-        return {
-            "updates": self.updates,
-            "seconds": round(self.seconds, 1),
-            "skill_weight": self.skill_weight,
-            "reward_normalizer": normalizer,
-        }
+        summary = {"updates": self.updates, "seconds": round(self.seconds, 1), "reward_normalizer": normalizer}
+        if isinstance(self.config, SPPOConfig):
+            summary["skill_weight"] = self.skill_weight
+        return summary
 
     def load_summary(self, summary: dict[str, Any]) -> None:
         """Go on from a release: counters, λ and reward scale are restored, episodes and Adam's moments start anew."""
         self.updates, self.seconds = summary["updates"], summary["seconds"]
-        self.skill_weight = summary["skill_weight"]
+        self.skill_weight = summary.get("skill_weight", 0.0)
         scale = summary["reward_normalizer"]
         self.normalizer.load_state_dict({**scale, "returns": np.zeros(self.config.num_envs)})
         seed = self.config.seed + self.updates  # not the levels and dice of the first updates once more

@@ -1,0 +1,30 @@
+"""Fixtures that several test modules share: tiny agents, really trained."""
+
+import os
+
+os.environ.setdefault("MUJOCO_GL", "egl")  # before anything imports mujoco
+os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+
+import pytest
+
+TINY = {"num_envs": 8, "num_steps": 16, "num_minibatches": 2, "precision": "fp32"}
+
+
+@pytest.fixture(scope="session")
+def tiny_sppo(tmp_path_factory):
+    """A run folder of an SPPO agent trained for three small updates."""
+    from interp_lib import SPPO
+
+    run_dir = tmp_path_factory.mktemp("runs") / "sppo-ninja-s0"
+    SPPO("ninja", seed=0, skill_interval=1, device="cpu", **TINY).learn(3 * 128, run_dir=run_dir, progress=False)
+    return run_dir
+
+
+@pytest.fixture(scope="session")
+def tiny_ppo(tmp_path_factory):
+    """A run folder of a PPO agent trained for one small update."""
+    from interp_lib import PPO
+
+    run_dir = tmp_path_factory.mktemp("runs") / "ppo-ninja-s0"
+    PPO("ninja", seed=0, device="cpu", **TINY).learn(128, run_dir=run_dir, progress=False)
+    return run_dir

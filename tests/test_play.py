@@ -1,0 +1,209 @@
+"""Episodes, replays, collected states and the analyses that rest on them."""
+
+import dataclasses
+
+import h5py
+import numpy as np
+import pytest
+
+from interp_lib import InterpError, load_agent
+from interp_lib.embedding import (
+    StateSet,
+    cluster_table,
+    code_perplexity,
+    collect_states,
+    dwell_times,
+    load_states,
+    mean_images,
+    representative_rows,
+    return_to_go,
+    sample_rows,
+    tsne,
+)
+from interp_lib.envs.procgen import ProcgenVec
+from interp_lib.evaluation import UNSEEN_NUM_LEVELS, bootstrap_mean, evaluate_procgen, procgen_levels
+from interp_lib.semantic.play import Episode, UniformAgent, play, play_episodes, replay_frames, sample_actions
+from interp_lib.skill_videos import Stretch, find_stretches, label_frame, stretch_clips, successful
+
+
+@pytest.fixture(scope="module")
+def agent(tiny_sppo):
+    return load_agent(tiny_sppo, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def states(agent, tmp_path_factory):
+    return collect_states(agent, tmp_path_factory.mktemp("states") / "s.h5", steps=40, num_envs=8, progress=False)
+
+
+def test_episodes_are_whole_and_shared_evenly_between_environments(agent):
+    env = ProcgenVec("ninja", 3, num_levels=50, seed=1)
+    episodes = play_episodes(agent, env, 7, seed=0)
+    assert len(episodes) == 7
+    for episode in episodes:
+        assert len(episode.actions) == len(episode.rewards) == len(episode.codes) > 0
+        assert 0 <= episode.level < 50
+    with pytest.raises(InterpError, match="positive"):
+        play_episodes(agent, env, 0)
+
+
+def test_a_replay_from_level_and_actions_shows_what_the_agent_saw(agent):
+    """In the middle of a vectorised run: the observations of replayed episodes are byte-identical."""
+    env = ProcgenVec("ninja", 4, num_levels=1000, start_level=200_000, seed=9)
+    seen, current = [], [[] for _ in range(4)]
+    for t, step in enumerate(play(agent, env, seed=0)):
+        for i in range(4):
+            current[i].append((step.level[i], step.action[i], step.obs[i]))
+            if step.done[i]:
+                seen.append(current[i])
+                current[i] = []
+        if len(seen) >= 6 or t > 3000:
+            break
+    assert len(seen) >= 6
+    for episode in seen[:6]:
+        level = int(episode[0][0])
+        again = ProcgenVec("ninja", 1, num_levels=1, start_level=level)
+        for _, action, obs in episode:
+            np.testing.assert_array_equal(again.observation[0], obs)
+            again.step(np.array([action]))
+
+
+def test_replayed_frames_are_those_asked_for(agent):
+    episode = play_episodes(agent, ProcgenVec("ninja", 1, seed=1), 1)[0]
+    everything = dict(replay_frames(episode))
+    assert len(everything) == len(episode.actions) and everything[0].shape == (512, 512, 3)
+    some = dict(replay_frames(episode, [3, 5]))
+    assert sorted(some) == [3, 5]
+    np.testing.assert_array_equal(some[5], everything[5])
+
+
+def test_actions_are_sampled_from_the_softmax():
+    logits = np.log(np.tile([[0.7, 0.2, 0.1]], (20_000, 1)))
+    share = np.bincount(sample_actions(logits, np.random.default_rng(0)), minlength=3) / 20_000
+    np.testing.assert_allclose(share, [0.7, 0.2, 0.1], atol=0.015)
+
+
+def test_evaluation_uses_the_levels_of_its_side(agent):
+    assert procgen_levels(agent.config, "unseen")["start_level"] == 200_000
+    assert procgen_levels(agent.config, "unseen")["num_levels"] == UNSEEN_NUM_LEVELS
+    few = dataclasses.replace(agent.config, num_levels=10, start_level=7)
+    assert procgen_levels(few, "train") == {"mode": "easy", "num_levels": 10, "start_level": 7}
+    with pytest.raises(InterpError, match="train, unseen"):
+        procgen_levels(few, "test")
+    returns = evaluate_procgen(UniformAgent(agent.config), 12, seed=1)
+    assert returns.returns.shape == (12,) and (returns.lengths > 0).all()
+    assert set(returns.returns) <= {0.0, 10.0}  # Ninja pays 10 for the mushroom, nothing else
+
+
+def test_bootstrap_interval_covers_the_mean_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    covered = [
+        interval.low <= 1.0 <= interval.high
+        for interval in (bootstrap_mean(rng.exponential(1.0, 80), resamples=500) for _ in range(200))
+    ]
+    assert 0.88 <= np.mean(covered) <= 0.99
+    assert bootstrap_mean(np.ones(5)) == (1.0, 1.0, 1.0)
+
+
+def test_collected_states_are_what_the_agent_says_of_their_frames(agent, states):
+    assert len(states) == 320 and 0.6 < states.kept.mean() < 0.95
+    rows = np.array([250, 3, 3, 40])
+    embedding = agent.embed(states.frames(rows))
+    np.testing.assert_allclose(embedding.fdr, states.fdr[rows], atol=1e-5)
+    np.testing.assert_array_equal(embedding.code, states.code[rows])
+    assert (states.level >= 200_000).all()
+
+
+def test_collecting_again_gives_the_same(agent, states, tmp_path):
+    again = collect_states(agent, tmp_path / "s.h5", steps=40, num_envs=8, progress=False)
+    np.testing.assert_array_equal(again.code, states.code)
+    np.testing.assert_array_equal(again.action, states.action)
+
+
+def test_bad_embedding_files_and_runs_are_named(tiny_ppo, states, tmp_path):
+    with pytest.raises(InterpError, match="no clusters to embed"):
+        collect_states(load_agent(tiny_ppo), tmp_path / "s.h5")
+    with pytest.raises(InterpError, match="interp embed"):
+        load_states(tmp_path / "none.h5")
+    broken = tmp_path / "broken.h5"
+    broken.write_bytes(states.path.read_bytes()[:5000])
+    with pytest.raises(InterpError, match="damaged"):
+        load_states(broken)
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["x"] = [1]
+    with pytest.raises(InterpError, match="damaged or no embedding file"):
+        load_states(tmp_path / "other.h5")
+
+
+def synthetic_states(path, code, done, reward, n):
+    """Time-major arrays (T · n) of a recording with given codes, ends and rewards."""
+    size = len(code)
+    zeros = np.zeros(size)
+    return StateSet(
+        path, {"num_envs": n, "num_codes": 3}, np.zeros((size, 4), np.float32), np.zeros((size, 2)), np.array(code),
+        zeros, np.zeros(size, int), np.array(reward, float), np.array(done, bool), np.arange(size), zeros, zeros,
+        np.ones(size, bool),
+    )  # fmt: skip
+
+
+def test_dwell_times_end_with_cluster_and_episode(tmp_path):
+    # Two environments: codes over time 0 0 0 1 and 2 2 2 2, the second one's episode ends after step 1.
+    states = synthetic_states(
+        tmp_path, [0, 2, 0, 2, 0, 2, 1, 2], [0, 0, 0, 1, 0, 0, 0, 0], [1, 0, 0, 2, 0, 0, 1, 4], n=2
+    )
+    dwell = dwell_times(states)
+    assert [dwell[k].tolist() for k in range(3)] == [[3], [1], [2, 2]]
+    expected = [[1 + 0.5**3, 0.5 * 2], [0.5**2, 2], [0.5, 0.5 * 4], [1, 4]]
+    np.testing.assert_allclose(return_to_go(states, gamma=0.5).reshape(4, 2), expected)
+
+
+def test_cluster_analyses(states):
+    table = cluster_table(states)
+    assert table["states"].sum() == states.kept.sum() and table["share"].sum() == pytest.approx(1)
+    assert 1 <= code_perplexity(states.code, 8) <= 8
+    assert code_perplexity(np.array([0, 1, 2, 3]), 8) == pytest.approx(4)
+    images = mean_images(states)
+    assert set(images) == set(states.code[states.kept])
+    k = int(np.bincount(states.code[states.kept]).argmax())
+    rows = representative_rows(states, k, count=3)
+    assert (states.code[rows] == k).all() and len(set(states.level[rows])) == len(rows) > 0
+    assert len(sample_rows(states, 50)) == 50 and states.kept[sample_rows(states, 50)].all()
+
+
+def test_tsne_separates_what_is_apart_and_wants_enough_states():
+    rng = np.random.default_rng(0)
+    features = np.concatenate([rng.normal(0, 1, (60, 10)), rng.normal(20, 1, (60, 10))])
+    points = tsne(features, perplexity=15)
+    a, b = points[:60], points[60:]
+    assert np.linalg.norm(a.mean(0) - b.mean(0)) > max(a.std(), b.std())
+    with pytest.raises(InterpError, match="more than 90"):
+        tsne(features[:50])
+
+
+def episode(total, codes):
+    codes = np.array(codes, np.int8)
+    rewards = np.zeros(len(codes), np.float32)
+    rewards[-1] = total
+    return Episode("ninja", "easy", 200_000, np.zeros(len(codes), np.int8), rewards, codes)
+
+
+def test_stretches_come_from_good_episodes_and_have_the_right_length():
+    episodes = [
+        episode(10, [1] * 4 + [0] * 6 + [1] * 30 + [0] * 5),
+        episode(2, [1] * 10),  # below 80% of the best
+        episode(9, [1] * 7),
+    ]
+    assert successful(episodes) == [0, 2]
+    assert find_stretches(episodes, 1) == [Stretch(0, 10, 30), Stretch(2, 0, 7)]
+    assert find_stretches(episodes, 0) == [Stretch(0, 4, 10), Stretch(0, 40, 45)]
+    assert find_stretches(episodes, 2) == []
+    assert find_stretches(episodes, 1, max_frames=5) == [Stretch(0, 10, 30)]
+
+
+def test_clips_are_rendered_with_a_label(agent):
+    played = play_episodes(agent, ProcgenVec("ninja", 1, seed=1), 1)
+    clips = list(stretch_clips(played, [Stretch(0, 2, 6)], cluster=3))
+    assert len(clips) == 1 and clips[0].shape == (4, 512, 512, 3)
+    plain = dict(replay_frames(played[0], [2]))[2]
+    np.testing.assert_array_equal(clips[0][0][40:], plain[40:])
+    assert (label_frame(plain, "x", "#FF0000")[:28, 4] == [255, 0, 0]).all()

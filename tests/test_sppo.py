@@ -1,0 +1,183 @@
+"""PPO and SPPO as users meet them: learn, resume, predict, save, load, and the messages when something is wrong."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import TINY
+
+from interp_lib import PPO, SPPO, InterpError, load_agent
+from interp_lib.semantic.losses import fdr_loss, similarity, vq_loss
+from interp_lib.semantic.rollout import EpisodeStatistics, RewardNormalizer
+from interp_lib.semantic.trainer import PROGRESS_COLUMNS
+
+STEPS = 128  # of one update with TINY
+CLOCK = ["fps", "time_elapsed"]
+
+
+def observations(n, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (n, 64, 64, 3), dtype=np.uint8)
+
+
+def test_training_leaves_a_run_folder_with_one_row_an_update(tiny_sppo):
+    progress = pd.read_csv(tiny_sppo / "progress.csv")
+    assert tuple(progress.columns) == PROGRESS_COLUMNS
+    assert progress["total_timesteps"].tolist() == [STEPS, 2 * STEPS, 3 * STEPS]
+    assert progress[["policy_loss", "value_loss", "skill_loss", "vq_loss"]].notna().all(axis=None)
+    agent = load_agent(tiny_sppo)
+    assert isinstance(agent, SPPO) and agent.timesteps == 3 * STEPS
+
+
+def test_training_changes_every_weight_and_ppo_has_no_semantic_module():
+    agent = SPPO("ninja", seed=0, device="cpu", skill_interval=1, **TINY)
+    before = {name: w.clone() for name, w in agent.network.state_dict().items()}
+    agent.learn(STEPS, progress=False)
+    agent._trainer.skill_weight = 1.0  # the FDR layers and the codebook learn only through the skill term
+    agent.learn(2 * STEPS, progress=False)
+    unchanged = [name for name, w in agent.network.state_dict().items() if torch.equal(w, before[name])]
+    assert unchanged == []
+    assert PPO("ninja", device="cpu").network.semantic is None
+
+
+@pytest.mark.parametrize("cls", [PPO, SPPO])
+def test_resuming_gives_the_same_bits_as_not_stopping(cls, tmp_path):
+    options = dict(seed=3, device="cpu", **TINY)
+    straight = cls("coinrun", **options).learn(4 * STEPS, run_dir=tmp_path / "straight", progress=False, save_seconds=0)
+    cls("coinrun", **options).learn(2 * STEPS, run_dir=tmp_path / "stopped", progress=False, save_seconds=0)
+    # A kill after a row was written and before its checkpoint leaves a row too many.
+    with (tmp_path / "stopped/progress.csv").open("a") as file:
+        file.write("384,1,1\n")
+    resumed = cls.load(tmp_path / "stopped", device="cpu", resume=True)
+    resumed.learn(4 * STEPS, run_dir=tmp_path / "stopped", progress=False)
+    for (name, a), b in zip(straight.network.state_dict().items(), resumed.network.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    a, b = (pd.read_csv(tmp_path / run / "progress.csv").drop(columns=CLOCK) for run in ("straight", "stopped"))
+    pd.testing.assert_frame_equal(a, b, check_exact=True)
+
+
+def test_going_on_from_a_release_keeps_counters_and_reward_scale(tiny_sppo, tmp_path):
+    agent = SPPO.load(tiny_sppo, device="cpu")
+    agent.learn(4 * STEPS, progress=False)
+    assert agent.timesteps == 4 * STEPS
+    assert [part["to"] for part in agent.history] == [3 * STEPS, 4 * STEPS]
+    # The count of the reward statistics is that of all steps, not of the new ones.
+    assert agent._trainer.normalizer.count == pytest.approx(4 * STEPS, abs=1)
+
+
+def test_predict_is_what_the_logits_say(tiny_sppo):
+    agent, obs = load_agent(tiny_sppo, device="cpu"), observations(6)
+    actions, state = agent.predict(obs, deterministic=True)
+    np.testing.assert_array_equal(actions, agent.embed(obs).logits.argmax(1))
+    assert state is None and agent.predict(obs[0], deterministic=True)[0] == actions[0]
+    agent.seed_sampling(1)
+    first = agent.predict(obs)[0]
+    agent.seed_sampling(1)
+    np.testing.assert_array_equal(first, agent.predict(obs)[0])
+
+
+def test_embed_gives_shapes_and_codes_of_the_nearest_vectors(tiny_sppo, tiny_ppo):
+    obs = observations(5)
+    e = load_agent(tiny_sppo, device="cpu").embed(obs, batch_size=2)
+    assert (e.logits.shape, e.value.shape, e.feature.shape, e.fdr.shape) == ((5, 15), (5,), (5, 256), (5, 2))
+    codebook = load_agent(tiny_sppo, device="cpu").network.semantic.codebook.detach().numpy()
+    np.testing.assert_array_equal(e.code, np.square(e.fdr[:, None] - codebook).sum(-1).argmin(1))
+    plain = load_agent(tiny_ppo, device="cpu").embed(obs)
+    assert plain.fdr is None and plain.code is None
+    with pytest.raises(InterpError, match="uint8"):
+        load_agent(tiny_ppo).embed(obs.astype(np.float32))
+
+
+def test_saved_and_loaded_agents_act_alike(tiny_sppo, tmp_path):
+    agent, obs = load_agent(tiny_sppo, device="cpu"), observations(4)
+    agent.save(tmp_path / "copy")
+    again = SPPO.load(tmp_path / "copy", device="cpu")
+    np.testing.assert_array_equal(agent.embed(obs).logits, again.embed(obs).logits)
+    agent.save(tmp_path / "half", half=True)
+    size = [(tmp_path / name / "policy.safetensors").stat().st_size for name in ("half", "copy")]
+    assert size[0] < 0.55 * size[1]
+    np.testing.assert_allclose(load_agent(tmp_path / "half").embed(obs).logits, again.embed(obs).logits, atol=1e-3)
+
+
+def test_similarity_columns_sum_to_one_and_losses_equal_their_formulas():
+    torch.manual_seed(0)
+    h, z, e = torch.randn(7, 256), torch.randn(7, 2), torch.randn(7, 2)
+
+    def by_hand(x, alpha):
+        d = ((x[:, None] - x[None]) ** 2).sum(-1).double()
+        kernel = (1 + d / alpha) ** (-(alpha + 1) / 2)
+        kernel.fill_diagonal_(0)
+        return (kernel / kernel.sum(0)).clamp(1e-10, 1)
+
+    assert similarity(z, 20).sum(0) == pytest.approx(torch.ones(7).tolist(), abs=1e-5)
+    expected = -(by_hand(h, 20) * by_hand(z, 20).log()).sum() / 49
+    assert float(fdr_loss(h, z)) == pytest.approx(float(expected), rel=1e-5)
+    squared = float(((e - z) ** 2).mean())
+    assert float(vq_loss(z, e, beta=0.25)) == pytest.approx(1.25 * squared, rel=1e-6)
+
+
+def test_the_code_sends_no_gradient_into_the_features():
+    agent = SPPO("ninja", device="cpu")
+    out = agent.network(torch.from_numpy(observations(2)))
+    out.logits.sum().backward()
+    assert agent.network.semantic.hidden.weight.grad is None and agent.network.semantic.codebook.grad is None
+    assert agent.network.encoder.dense.weight.grad is not None
+
+
+def test_the_skill_weight_follows_the_return():
+    agent = SPPO("fruitbot", device="cpu", **TINY)
+    trainer = agent._make_trainer()
+    assert trainer._next_skill_weight() == 0.0  # no episode has ended
+    for mean, expected in ((-3.0, 0.0), (12.96, 0.5), (40.0, 1.0)):  # 0.8 · 32.4 = 25.92
+        trainer.episodes.returns.extend([mean] * 100)
+        assert trainer._next_skill_weight() == pytest.approx(expected)
+
+
+def test_episode_statistics_count_whole_episodes():
+    statistics = EpisodeStatistics(2)
+    assert math.isnan(statistics.mean_return)
+    for reward, done in (([1, 5], [False, False]), ([2, 5], [True, False]), ([4, 5], [True, False])):
+        statistics.add(np.array(reward, dtype=float), np.array(done))
+    assert list(statistics.returns) == [3.0, 4.0] and list(statistics.lengths) == [2, 1]
+
+
+def test_rewards_are_clipped_to_ten_and_returns_start_anew_after_an_episode():
+    normalizer = RewardNormalizer(1)
+    assert abs(normalizer(np.array([1e6]), np.array([False]))[0]) <= 10
+    normalizer(np.array([1.0]), np.array([True]))
+    assert normalizer.returns[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"env": "nimja"}, "Did you mean ninja"),
+        ({"env": "ninja", "num_envs": 0}, "num_envs must be at least 1"),
+        ({"env": "ninja", "num_minibatches": 7}, "multiple of num_minibatches"),
+        ({"env": "ninja", "precision": "fp8"}, "auto, bf16, fp32"),
+        ({"env": "ninja", "momentum": 1}, "unknown hyper-parameters: momentum"),
+        ({"env": "ninja", "device": "tpu"}, "Valid: auto, cpu"),
+    ],
+)
+def test_bad_options_are_named(options, message):
+    with pytest.raises(InterpError, match=message):
+        SPPO(**options)
+
+
+def test_a_loss_that_is_not_finite_stops_and_leaves_the_checkpoint(tmp_path):
+    agent = SPPO("ninja", seed=0, device="cpu", **TINY)
+    agent.learn(STEPS, run_dir=tmp_path / "run", progress=False)
+    saved = (tmp_path / "run/policy.safetensors").read_bytes()
+    with torch.no_grad():
+        agent.network.value.weight.fill_(float("nan"))
+    with pytest.raises(InterpError, match="loss became nan"):
+        agent.learn(2 * STEPS, run_dir=tmp_path / "run", progress=False)
+    assert (tmp_path / "run/policy.safetensors").read_bytes() == saved
+
+
+def test_a_run_of_the_other_algorithm_is_refused(tiny_ppo):
+    with pytest.raises(InterpError, match="holds a ppo run"):
+        SPPO.load(tiny_ppo)
+    with pytest.raises(InterpError, match="positive"):
+        PPO.load(tiny_ppo).learn(0)
