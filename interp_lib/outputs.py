@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
-# Where outputs go says nothing about what is in them, and differs between machines.
-_NOT_PROVENANCE = frozenset({"figures_dir"})
+# Where files lie says nothing about what is in them, and differs between machines.
+_NOT_PROVENANCE = frozenset({"figures_dir", "checkpoints_dir", "runs_dir"})
 
 Run = str | os.PathLike[str]
 

@@ -23,17 +23,19 @@ from interp_lib.errors import InterpError
 from interp_lib.outputs import Outputs, saved_outputs
 from interp_lib.pipeline import reproduce
 from interp_lib.pipeline.progress import watch
-from interp_lib.pipeline.reproduce import refresh, select_notebooks
+from interp_lib.pipeline.reproduce import _environment_parameters, refresh, select_notebooks
 from interp_lib.pipeline.runner import CellProgress, NotebookError, declared_parameters
 
-PARAMETERS = 'profile = "quick"  # or paper\nenv = "coinrun"\nfigures_dir = "../figures"\nseeds = [0, 1]'
+PARAMETERS = (
+    'profile = "quick"  # or paper\nenv = "coinrun"\ntask = "pendulum"\nfigures_dir = "../figures"\nseeds = [0, 1]'
+)
 SAVE = """
 import json, os, sys
 import pandas
 from interp_lib.outputs import Outputs
 outputs = Outputs(figures_dir, "03_good", parameters={"profile": profile, "env": env})
 outputs.table(pandas.DataFrame({"seed": seeds}), "seeds", "Which seeds.", ["sppo-ninja-s0"])
-print(json.dumps([profile, env, figures_dir, sys.executable, os.getcwd(), os.getpid()]))
+print(json.dumps([profile, env, task, figures_dir, sys.executable, os.getcwd(), os.getpid()]))
 """
 
 
@@ -114,7 +116,7 @@ def test_parameters_reach_this_interpreter_in_the_notebooks_folder(reproduced):
     executed = nbformat.read(reproduced.figures / "executed" / "03_good.ipynb", as_version=4)
     (output,) = executed.cells[-1].outputs
     *values, pid = json.loads(output.text)
-    assert values == ["paper", "ninja", str(reproduced.figures), sys.executable, str(reproduced.notebooks)]
+    assert values == ["paper", "ninja", "pendulum", str(reproduced.figures), sys.executable, str(reproduced.notebooks)]
     assert not alive(pid)  # a kernel left running would hold its memory through the notebooks after it
 
 
@@ -185,8 +187,8 @@ def test_ctrl_c_stops_the_kernel_and_the_report_knows(tmp_path):
 )
 def test_bad_arguments_are_one_clear_line_before_anything_runs(tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
-    write_notebook(tmp_path / "notebooks" / "01_train.ipynb")
-    write_notebook(tmp_path / "notebooks" / "02_prototypes.ipynb", parameters='env = "pendulum"')
+    write_notebook(tmp_path / "notebooks" / "01_train.ipynb", parameters='env = "coinrun"')
+    write_notebook(tmp_path / "notebooks" / "02_prototypes.ipynb", parameters='task = "pendulum"')
     with pytest.raises(InterpError) as caught:
         reproduce(**arguments)
     assert message in str(caught.value)
@@ -224,11 +226,20 @@ def test_only_takes_numbers_names_and_lists(tmp_path):
     assert chosen("10, 01_train") == chosen(["1", "10"]) == ["01_train", "10_extra"]
 
 
+def test_an_environment_goes_to_the_parameters_of_its_kind():
+    declared = {"env": "coinrun", "task": "Pendulum-v1", "seed": 0}
+    assert _environment_parameters(declared, "ninja") == ["env"]
+    assert _environment_parameters(declared, "hopper") == ["task"]
+    assert _environment_parameters({"env": "pendulum"}, "hopper") == ["env"]
+    assert _environment_parameters({"seed": 0}, "hopper") == _environment_parameters(declared, None) == []
+
+
 def test_declared_parameters_are_names_and_defaults(tmp_path):
     path = write_notebook(tmp_path / "01.ipynb", parameters=PARAMETERS + "\nwhere = Path('.')")
     assert declared_parameters(path) == {
         "profile": "quick",
         "env": "coinrun",
+        "task": "pendulum",
         "figures_dir": "../figures",
         "seeds": [0, 1],
         "where": "Path('.')",

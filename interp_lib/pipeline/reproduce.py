@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from .runner import NotebookError, NotebookResult, declared_parameters, run_note
 
 PROFILES = ("quick", "paper")
 SOURCES = ("pretrained", "fresh")
+ENVIRONMENT_PARAMETERS = ("env", "task")  # Procgen game, continuous task
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
 
@@ -36,7 +37,7 @@ def reproduce(
         profile: "quick" (minutes on two CPU cores) or "paper" (the papers' budgets).
         source: "pretrained" (the released runs) or "fresh" (train first).
         only: notebooks by number or name, such as "03" or "03,04". None runs all.
-        env: environment for the notebooks of its kind (Procgen or continuous); the others keep their own.
+        env: a Procgen game or continuous task, for the notebooks with a parameter of that kind; the others keep theirs.
         figures: where outputs, executed notebooks and the report go.
         notebooks: where the notebooks are. They are never modified.
 
@@ -98,8 +99,7 @@ def refresh(
         result = NotebookResult(path.stem, "failed", 0.0, NotebookError("InterpError", str(problem)), executed)
     else:
         parameters = {name: value for name, value in settings.items() if name in declared}
-        if env is not None and _same_kind(declared.get("env"), env):
-            parameters["env"] = env
+        parameters |= dict.fromkeys(_environment_parameters(declared, env), env)
         # Should this process be killed, the report mustn't take what is there by then for everything.
         started = NotebookResult(path.stem, "stopped", 0.0, NotebookError("Interrupted", "it did not finish"), executed)
         _record(started)
@@ -156,11 +156,13 @@ def _environment(name: str) -> str:
     raise InterpError(f"unknown environment '{name}'. {hint}")
 
 
-def _same_kind(default: Any, env: str) -> bool:
-    """Whether a notebook whose ``env`` parameter has this default can work on ``env``."""
-    if not isinstance(default, str):
-        return False
-    return any(_valid(default, kind) and _valid(env, kind) for kind in (procgen_game, continuous_task))
+def _environment_parameters(declared: Mapping[str, Any], env: str | None) -> list[str]:
+    """The parameters of a notebook that take ``env``: those whose default is an environment of its kind."""
+    if env is None:
+        return []
+    kinds = [kind for kind in (procgen_game, continuous_task) if _valid(env, kind)]
+    defaults = {name: declared.get(name) for name in ENVIRONMENT_PARAMETERS}
+    return [name for name, value in defaults.items() if isinstance(value, str) and any(_valid(value, k) for k in kinds)]
 
 
 def _valid(name: str, canonical) -> bool:
@@ -173,7 +175,7 @@ def _valid(name: str, canonical) -> bool:
 
 def _takes_environment(path: Path, env: str) -> bool:
     try:
-        return _same_kind(declared_parameters(path).get("env"), env)
+        return bool(_environment_parameters(declared_parameters(path), env))
     except InterpError:
         return True  # a broken notebook is reported as such when its turn comes
 
