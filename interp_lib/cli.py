@@ -289,12 +289,13 @@ def _prototypes(commands: Any) -> None:
 
 
 def _run_prototypes(args: argparse.Namespace) -> int:
-    from .explain import save_prototype_outputs
     from .runs import load_agent
 
     run, outputs = _run_outputs(args)
     if run.algorithm != "protosac":
         raise InterpError(f"{run.path} holds a {run.algorithm} run, which has no prototypes. Choose a protosac run.")
+    from .explain import save_prototype_outputs
+
     save_prototype_outputs(load_agent(run.path), run, outputs, episodes=args.episodes, seed=args.seed)
     print(f"saved prototypes in {outputs.folder / run.name}")
     return 0

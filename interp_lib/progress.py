@@ -30,7 +30,7 @@ class ProgressLog:
         lines = [",".join(self.columns)]
         if keep_through > 0 and self.path.exists():
             with self.path.open(newline="") as file:
-                rows = [row for row in csv.DictReader(file) if _is_number(row.get("total_timesteps"))]
+                rows = [row for row in csv.DictReader(file) if _is_whole(row)]
             kept = [row for row in rows if int(row["total_timesteps"]) <= keep_through]
             lines += [",".join(row.get(name) or "" for name in self.columns) for row in kept]
         write_text(self.path, "\n".join(lines) + "\n")
@@ -68,8 +68,8 @@ def read_progress(run_dir: Path | str) -> pd.DataFrame:
     return frame
 
 
-def _is_number(text: str | None) -> bool:
-    return text is not None and text.isdigit()
+def _is_whole(row: Mapping[str, str | None]) -> bool:
+    return None not in row.values() and str(row.get("total_timesteps")).isdigit()
 
 
 def _format(value: Any) -> str:

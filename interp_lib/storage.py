@@ -12,13 +12,12 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import safetensors
-import safetensors.torch
-import torch
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .errors import InterpError
+
+if TYPE_CHECKING:
+    import torch
 
 
 @contextlib.contextmanager
@@ -82,6 +81,8 @@ def read_json(path: Path | str) -> Any:
 
 def write_tensors(path: Path | str, tensors: Mapping[str, torch.Tensor]) -> None:
     """Write named tensors as one safetensors file, atomically."""
+    import safetensors.torch  # here, because it imports torch, which takes seconds
+
     data = safetensors.torch.save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
     with atomic_write(path) as file:
         file.write(data)
@@ -93,6 +94,8 @@ def read_tensors(path: Path | str) -> dict[str, torch.Tensor]:
     Raises:
         InterpError: the file is missing, truncated or altered in its structure.
     """
+    import safetensors.torch
+
     path = Path(path)
     try:
         return safetensors.torch.load(path.read_bytes())

@@ -1,4 +1,4 @@
-"""Fixtures that several test modules share: tiny agents, really trained."""
+"""Fixtures that several test modules share: tiny agents, really trained (on FruitBot, whose episodes are short)."""
 
 import os
 
@@ -15,8 +15,8 @@ def tiny_sppo(tmp_path_factory):
     """A run folder of an SPPO agent trained for three small updates."""
     from interp_lib import SPPO
 
-    run_dir = tmp_path_factory.mktemp("runs") / "sppo-ninja-s0"
-    SPPO("ninja", seed=0, skill_interval=1, device="cpu", **TINY).learn(3 * 128, run_dir=run_dir, progress=False)
+    run_dir = tmp_path_factory.mktemp("runs") / "sppo-fruitbot-s0"
+    SPPO("fruitbot", seed=0, skill_interval=1, device="cpu", **TINY).learn(3 * 128, run_dir=run_dir, progress=False)
     return run_dir
 
 
@@ -25,6 +25,6 @@ def tiny_ppo(tmp_path_factory):
     """A run folder of a PPO agent trained for one small update."""
     from interp_lib import PPO
 
-    run_dir = tmp_path_factory.mktemp("runs") / "ppo-ninja-s0"
-    PPO("ninja", seed=0, device="cpu", **TINY).learn(128, run_dir=run_dir, progress=False)
+    run_dir = tmp_path_factory.mktemp("runs") / "ppo-fruitbot-s0"
+    PPO("fruitbot", seed=0, device="cpu", **TINY).learn(128, run_dir=run_dir, progress=False)
     return run_dir

@@ -1,0 +1,124 @@
+"""Run folders: loading, releasing, verifying, and what is said when a file is missing, truncated or altered."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from interp_lib import InterpError, load_agent
+from interp_lib.progress import ProgressLog, read_progress
+from interp_lib.release import evaluate_and_release, list_runs, render_list
+from interp_lib.runs import find_run, find_runs, read_run, verify_run
+from interp_lib.storage import atomic_write, read_json, read_tensors, write_tensors
+
+
+@pytest.fixture()
+def run_dir(tiny_sppo, tmp_path):
+    return shutil.copytree(tiny_sppo, tmp_path / tiny_sppo.name)
+
+
+@pytest.fixture(scope="module")
+def released(tiny_sppo, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoints")
+    evaluate_and_release(tiny_sppo, folder, episodes=4)
+    return folder
+
+
+def test_a_released_run_holds_what_was_measured_on_it(released, tiny_sppo):
+    run = read_run(released / "sppo-fruitbot-s0")
+    assert sorted(p.name for p in run.path.iterdir()) == [
+        "card.md", "config.json", "policy.safetensors", "progress.csv",
+    ]  # fmt: skip
+    assert {side: r["episodes"] for side, r in run.results.items()} == {"train": 4, "unseen": 4, "random": 4}
+    assert verify_run(run) == []
+    assert all(w.dtype == torch.float16 for w in read_tensors(run.path / "policy.safetensors").values())
+    card = (run.path / "card.md").read_text()
+    assert "384 environment steps" in card and "0.0% of its budget" in card
+    # The run it came from keeps its float32 weights: it may still be training.
+    assert all(w.dtype == torch.float32 for w in read_tensors(tiny_sppo / "policy.safetensors").values())
+
+
+def test_listing_names_steps_returns_and_checksums(released):
+    (row,) = list_runs(released)
+    assert {"algorithm", "env", "seed", "timesteps", "return_train", "return_test"} <= row.keys()
+    assert (row["algorithm"], row["env"], row["timesteps"]) == ("sppo", "fruitbot", 384)
+    assert "sppo-fruitbot-s0" in render_list([row])
+    with pytest.raises(InterpError, match="no runs in"):
+        list_runs(released / "sppo-fruitbot-s0")
+
+
+def test_an_altered_release_is_noticed(released, tmp_path):
+    copy = shutil.copytree(released / "sppo-fruitbot-s0", tmp_path / "sppo-fruitbot-s0")
+    with (copy / "progress.csv").open("a") as file:
+        file.write("1,2\n")
+    (copy / "policy.safetensors").unlink()
+    problems = verify_run(read_run(copy))
+    assert len(problems) == 2 and "missing" in problems[0] and "altered" in problems[1]
+
+
+def test_the_longest_run_is_found(released, tmp_path):
+    assert find_run(released, "sppo", "fruitbot").name == "sppo-fruitbot-s0"
+    assert find_runs(released, algorithm="ppo") == []
+    with pytest.raises(InterpError, match=r"there: fruitbot.*interp train sppo coinrun"):
+        find_run(released, "sppo", "coinrun")
+
+
+@pytest.mark.parametrize("keep", [0, 7, 5000])
+def test_truncated_weights_are_one_clear_error(run_dir, keep):
+    weights = run_dir / "policy.safetensors"
+    weights.write_bytes(weights.read_bytes()[:keep])
+    with pytest.raises(InterpError, match=r"policy\.safetensors is damaged"):
+        load_agent(run_dir)
+
+
+def test_other_damage_is_named(run_dir, tmp_path):
+    with pytest.raises(InterpError, match="no run folder"):
+        load_agent(tmp_path / "nowhere")
+    config = read_json(run_dir / "config.json")
+    (run_dir / "config.json").write_text("{")
+    with pytest.raises(InterpError, match="not valid JSON"):
+        load_agent(run_dir)
+    (run_dir / "config.json").write_text(json.dumps({**config, "algorithm": "dqn"}))
+    with pytest.raises(InterpError, match="unknown algorithm 'dqn'"):
+        load_agent(run_dir)
+    (run_dir / "config.json").write_text(json.dumps({"env": "ninja"}))
+    with pytest.raises(InterpError, match="lacks algorithm, seed, timesteps"):
+        load_agent(run_dir)
+
+
+def test_weights_of_another_shape_are_refused(run_dir):
+    tensors = read_tensors(run_dir / "policy.safetensors")
+    write_tensors(run_dir / "policy.safetensors", {**tensors, "policy.weight": torch.zeros(3, 3)})
+    with pytest.raises(InterpError, match="does not fit this agent"):
+        load_agent(run_dir)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), atomic_write(path) as file:
+        file.write(b"half")
+        raise RuntimeError
+    assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_full_disk_is_one_clear_error(run_dir):
+    agent = load_agent(run_dir)
+    with pytest.raises(InterpError, match="cannot write"):
+        agent.save("/proc/interp")  # no file can be created there, even by root
+
+
+def test_progress_rows_after_the_checkpoint_are_taken_back(tmp_path):
+    log = ProgressLog(tmp_path / "progress.csv", ("total_timesteps", "eprewmean", "vq_loss"))
+    log.start(keep_through=0)
+    for step in (10, 20, 30):
+        log.append({"total_timesteps": step, "eprewmean": step / 3})
+    with log.path.open("a") as file:
+        file.write("4")  # killed in the middle of a row
+    log.start(keep_through=20)
+    assert log.path.read_text().splitlines() == ["total_timesteps,eprewmean,vq_loss", "10,3.33333,", "20,6.66667,"]
+    assert read_progress(tmp_path)["total_timesteps"].tolist() == [10, 20]
+    log.path.write_text("a,b\n1,2\n")
+    with pytest.raises(InterpError, match="lacks the columns"):
+        read_progress(tmp_path)
