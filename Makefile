@@ -7,6 +7,7 @@ export SDL_VIDEODRIVER ?= dummy
 export SDL_AUDIODRIVER ?= dummy
 
 BIN := .venv/bin
+# The nbval plugin alone takes a second to import, so only the notebooks load it.
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with=tests/nbval_sanitize.cfg
 
 .DEFAULT_GOAL := help
@@ -29,12 +30,12 @@ reproduce: install ## run every notebook and write figures/ (ARGS=... go to inte
 
 test: install ## fast tests, then the notebooks against their stored outputs
 	@status=0; \
-	$(BIN)/python -m pytest -m "not slow" tests || status=$$?; \
+	$(BIN)/python -m pytest -p no:nbval -m "not slow" tests || status=$$?; \
 	$(BIN)/python -m pytest $(NBVAL) notebooks || status=$$?; \
 	exit $$status
 
 test-slow: install ## the tests that take minutes
-	@$(BIN)/python -m pytest -m slow tests
+	@$(BIN)/python -m pytest -p no:nbval -m slow tests
 
 lab: install ## open JupyterLab on the notebooks
 	@$(BIN)/jupyter lab --ServerApp.root_dir=notebooks $$([ "$$(id -u)" = 0 ] && echo --allow-root)
