@@ -1,0 +1,204 @@
+"""The outputs of notebook 04 for any ProtoSAC run: prototypes, decisions, usage and video, saved with captions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from .explain import (
+    EpisodeTrace,
+    PrototypeStudy,
+    clearest_step,
+    compare_returns,
+    even_steps,
+    explain_decision,
+    most_divided_step,
+    nearest_states,
+    picture_states,
+    playback_fps,
+    prototype_table,
+    state_map,
+    with_frames,
+)
+from .outputs import Outputs
+from .plots.prototypes import explained_frames, plot_decision, plot_gallery, plot_nearest, plot_state_map, plot_usage
+from .runs import Run
+from .state_frames import state_caption
+
+if TYPE_CHECKING:
+    from .prototypes import ProtoSAC
+
+Runs = Sequence[Path]
+
+
+def save_returns(study: PrototypeStudy, outputs: Outputs, runs: Runs, baseline: Any | None = None) -> pd.DataFrame:
+    """Save returns of the agent, of its prototypes before projection, of ``baseline`` (SAC) and of a random policy."""
+    table = compare_returns(study.agent, study.traces, baseline).round(1)
+    outputs.table(
+        table,
+        "returns",
+        f"Mean return on {study.info.gym_id} with 95% bootstrap intervals over {len(study.traces)} episodes, the same "
+        "seeds and each policy's mean action for all agents.",
+        runs,
+    )
+    return table
+
+
+def save_gallery(study: PrototypeStudy, outputs: Outputs, runs: Runs, *, most: int = 16) -> None:
+    """Save the gallery: each prototype's state, its actions, how often it leads."""
+    prototypes, (low, high) = study.agent.prototypes, study.bounds
+    figure = plot_gallery(
+        study.pictures,
+        prototypes.action_means,
+        prototypes.action_stds,
+        low,
+        high,
+        study.info.action_names,
+        study.usage,
+        most=most,
+    )
+    outputs.figure(
+        figure,
+        "prototype_gallery",
+        f"Prototypes of the {study.info.gym_id} agent, those that lead most first. {study.pictures.note} Below each "
+        "its action distribution after the squash, alone; black: the action of its mean. Counted over "
+        f"{_episodes(study)}.",
+        runs,
+    )
+
+
+def save_nearest(study: PrototypeStudy, outputs: Outputs, runs: Runs, *, rows: int = 5, count: int = 4) -> None:
+    """Save "this prototype looks like those states" for the prototypes that lead most."""
+    shown = study.usage.order[:rows]
+    nearest = nearest_states(study.agent, study.traces, count)
+    states = picture_states(study.traces, [state for k in shown for state in nearest[k]])
+    ends = np.cumsum([len(nearest[k]) for k in shown])
+    outputs.figure(
+        plot_nearest(study.pictures, nearest, np.split(states, ends[:-1]), shown, study.usage),
+        "nearest_states",
+        f"The prototypes that lead most, and for each the states of {_episodes(study)} that are nearest to it in "
+        f"latent space, at least 10 steps apart; D is the squared latent distance. {study.pictures.note}",
+        runs,
+    )
+
+
+def save_state_map(study: PrototypeStudy, outputs: Outputs, runs: Runs) -> None:
+    """Save the map of visited states, coloured by leading prototype."""
+    leading = np.concatenate([trace.leading for trace in study.traces])
+    outputs.figure(
+        plot_state_map(state_map(study.agent, study.traces), leading, study.usage),
+        "state_map",
+        f"States of {_episodes(study)}, coloured by the prototype with the largest weight there; discs: prototypes.",
+        runs,
+    )
+
+
+def save_decision(study: PrototypeStudy, outputs: Outputs, runs: Runs, step: int, name: str, what: str = "") -> None:
+    """Save one decision of the typical episode, explained; ``what`` says why this one."""
+    trace, task = study.typical, study.info
+    figure = plot_decision(
+        explain_decision(study.agent, trace, step),
+        with_frames(trace, [step]).frame(step),
+        study.pictures,
+        task.action_names,
+        study.usage,
+        caption=state_caption(task.name, trace.observations[step]),
+        title=f"{task.gym_id}, episode of seed {trace.seed}, step {step}",
+    )
+    outputs.figure(
+        figure,
+        name,
+        f"One decision explained{what}: the state, the prototypes with the largest weights, and how their Gaussians "
+        f"make the action. {study.pictures.note}",
+        runs,
+    )
+
+
+def save_two_decisions(study: PrototypeStudy, outputs: Outputs, runs: Runs) -> None:
+    """Save the decision that one prototype dominates most, and the one that two prototypes share most evenly."""
+    steps = clearest_step(study.typical), most_divided_step(study.typical)
+    save_decision(study, outputs, runs, steps[0], "decision_clear", " (the clearest of its episode)")
+    save_decision(study, outputs, runs, steps[1], "decision_divided", " (the most divided of its episode)")
+
+
+def save_usage(study: PrototypeStudy, outputs: Outputs, runs: Runs) -> None:
+    """Save weights over the typical episode and usage over all."""
+    usage = study.usage
+    outputs.figure(
+        plot_usage(study.typical, usage, study.info.action_names, *study.bounds),
+        "prototype_usage",
+        f"Left: weights and actions over the episode with the median return. Right: over {_episodes(study)}, the share "
+        "of decisions each prototype leads, and its mean weight. A decision is shared by "
+        f"{usage.per_decision.mean():.1f} prototypes on average; all decisions together use {usage.in_use:.1f} of "
+        f"{len(usage.led)} (exponentials of entropies).",
+        runs,
+    )
+
+
+def save_episode_video(study: PrototypeStudy, outputs: Outputs, runs: Runs, *, most_frames: int = 200) -> np.ndarray:
+    """Save the typical episode as a video with its explanation; returns its frame at the most divided decision.
+
+    MuJoCo is rendered in software, so its videos have at most 100 frames.
+    """
+    trace = study.typical
+    steps = even_steps(len(trace), min(most_frames, 100) if study.info.mujoco else most_frames)
+    shown = with_frames(trace, steps)
+
+    def frames(of: EpisodeTrace) -> Iterator[np.ndarray]:
+        return explained_frames(of, study.pictures, study.info.action_names, *study.bounds, study.usage)
+
+    outputs.video(
+        frames(shown),
+        "explained_episode",
+        f"An episode of {study.info.gym_id} (seed {trace.seed}, return {trace.total:.0f}, "
+        f"{_every(steps)}) with the three prototypes of largest weight at each step, and the action. "
+        f"{shown.note or study.pictures.note}",
+        runs,
+        fps=playback_fps(study.info.name, steps),
+    )
+    near = int(np.abs(np.array(steps) - most_divided_step(trace)).argmin())
+    return next(
+        frames(replace(shown, frames=shown.frames[near : near + 1], frame_steps=shown.frame_steps[near : near + 1]))
+    )
+
+
+def save_prototype_table(study: PrototypeStudy, outputs: Outputs, runs: Runs) -> pd.DataFrame:
+    """Save one row a prototype; returns the table."""
+    table = prototype_table(study.agent, study.traces, study.usage).set_index("prototype")
+    outputs.table(
+        table,
+        "prototypes",
+        f"The prototypes over {_episodes(study)}: share of decisions led, mean weight, median position in the episode "
+        "when leading (0 first step, 1 last), mean critic value there, action alone with its central 90%, and the "
+        "state it was projected on where that is at most 8 numbers.",
+        runs,
+    )
+    return table
+
+
+def save_prototype_outputs(agent: ProtoSAC, run: Run, outputs: Outputs, *, episodes: int, seed: int = 0) -> None:
+    """Record episodes and save everything above: what ``interp prototypes RUN`` does.
+
+    Raises:
+        InterpError: no episodes, or an agent without prototypes.
+    """
+    study, runs = PrototypeStudy.record(agent, run.env, episodes, seed=seed), [run.path]
+    save_returns(study, outputs, runs)
+    for save in (save_gallery, save_nearest, save_state_map, save_two_decisions, save_usage):
+        save(study, outputs, runs)
+    save_episode_video(study, outputs, runs)
+    save_prototype_table(study, outputs, runs)
+
+
+def _episodes(study: PrototypeStudy) -> str:
+    return f"n = {len(study.usage.per_decision):,} decisions in {len(study.traces)} episodes"
+
+
+def _every(steps: Sequence[int]) -> str:
+    stride = steps[1] - steps[0] if len(steps) > 1 else 1
+    return "every step" if stride == 1 else f"one step in {stride}"
