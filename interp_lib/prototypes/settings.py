@@ -2,7 +2,7 @@
 
 Started from RL Zoo's SAC settings. Differences, and why:
 - MountainCarContinuous: Ornstein-Uhlenbeck noise instead of gSDE, whose noise is tied to SAC's own last layer.
-- Replay buffers are no longer than the run, CarRacing's 100,000 frames stacks (3.3 GB), to fit 8 GB of memory.
+- Replay buffers are no longer than the run (CarRacing: 100,000 frame stacks, 3.3 GB) to fit 8 GB of memory.
 - CarRacing: pixels and a CNN instead of RL Zoo's pretrained autoencoder.
 """
 
@@ -106,7 +106,8 @@ SETTINGS: dict[str, TaskSettings] = {
     ),
 }
 
-_PROTOTYPE_FIELDS = tuple(f.name for f in dataclasses.fields(TaskSettings))[14:]
+_FIELDS = tuple(field.name for field in dataclasses.fields(TaskSettings))
+_PROTOTYPE_FIELDS = _FIELDS[_FIELDS.index("n_prototypes") :]
 
 
 def task_settings(env: str, overrides: Mapping[str, Any] | None = None) -> TaskSettings:
