@@ -184,7 +184,7 @@ class Usage:
         mean_weight: (K,) mean weight; sums to 1.
         per_decision: (N,) how many prototypes share each decision: exp of the entropy of its weights, from 1 to K.
         in_use: how many prototypes are used over all decisions: exp of the entropy of ``mean_weight``.
-        order: (K,) int64, prototypes by falling share led, then by falling mean weight.
+        order: (K,) int64, prototypes by falling mean weight, then by falling share led.
     """
 
     led: np.ndarray
@@ -205,7 +205,7 @@ def prototype_usage(weights: np.ndarray) -> Usage:
         raise InterpError("there are no decisions to count. Record at least one episode.")
     led = np.bincount(weights.argmax(1), minlength=weights.shape[1]) / len(weights)
     mean_weight = weights.mean(0)
-    order = np.lexsort((-mean_weight, -led))
+    order = np.lexsort((-led, -mean_weight))
     return Usage(led, mean_weight, effective_number(weights), float(effective_number(mean_weight)), order)
 
 
@@ -322,6 +322,21 @@ def most_divided_step(trace: EpisodeTrace) -> int:
 
 
 # Nearest states and pictures
+
+
+def leading_distances(agent: ProtoSAC, traces: Sequence[EpisodeTrace]) -> np.ndarray:
+    """Squared latent distance (N,) of every state to the prototype that leads there, from 0 (the same) to 4."""
+    latents = np.concatenate([agent.encode(trace.observations) for trace in traces])
+    leaders = agent.prototypes.latents[np.concatenate([trace.leading for trace in traces])]
+    return ((latents - leaders) ** 2).sum(1)
+
+
+def prototype_spacing(agent: ProtoSAC) -> np.ndarray:
+    """Squared latent distance (K,) of every prototype to the nearest other one; empty for a single prototype."""
+    latents = agent.prototypes.latents
+    distances = ((latents[:, None] - latents[None]) ** 2).sum(-1)
+    np.fill_diagonal(distances, np.inf)
+    return distances.min(1) if len(latents) > 1 else np.zeros(0)
 
 
 class NearestState(NamedTuple):
@@ -490,10 +505,11 @@ def state_values(agent: ProtoSAC, trace: EpisodeTrace) -> np.ndarray:
 
 
 def prototype_table(agent: ProtoSAC, traces: Sequence[EpisodeTrace], usage: Usage) -> pandas.DataFrame:
-    """One row a prototype, those that lead most first: what it does, how often it leads, when, and what that is worth.
+    """One row a prototype, largest mean weight first: what it does, how much it has to say, when, what that is worth.
 
-    Columns: ``prototype``; ``led`` and ``mean_weight`` (shares); ``when`` (median position in the episode of the steps
-    it leads, 0 first to 1 last); ``value`` (mean of :func:`state_values` over those steps); for each action its name
+    Columns: ``prototype``; ``mean_weight`` and ``led`` (shares); over the steps it leads ``distance`` (median of
+    :func:`leading_distances`), ``when`` (median position in the episode, 0 first to 1 last) and ``value`` (mean of
+    :func:`state_values`); for each action its name
     (the prototype's action alone) and ``<name>_low``, ``<name>_high`` (central 90% of its Gaussian); the numbers of
     the state it was projected on, for tasks with at most 8. Empty where a prototype never leads.
     """
@@ -503,13 +519,15 @@ def prototype_table(agent: ProtoSAC, traces: Sequence[EpisodeTrace], usage: Usag
     leading = np.concatenate([trace.leading for trace in traces])
     position = np.concatenate([np.arange(len(trace)) / max(len(trace) - 1, 1) for trace in traces])
     values = np.concatenate([state_values(agent, trace) for trace in traces])
+    distances = leading_distances(agent, traces)
     low, high = action_interval(
         prototypes.action_means, prototypes.action_stds, agent.action_space.low, agent.action_space.high
     )
     rows = []
     for k in usage.order:
         led = leading == k
-        row: dict[str, Any] = {"prototype": f"P{k}", "led": usage.led[k], "mean_weight": usage.mean_weight[k]}
+        row: dict[str, Any] = {"prototype": f"P{k}", "mean_weight": usage.mean_weight[k], "led": usage.led[k]}
+        row |= {"distance": np.median(distances[led]) if led.any() else np.nan}
         row |= {"when": np.median(position[led]) if led.any() else np.nan}
         row |= {"value": values[led].mean() if led.any() else np.nan}
         for i, name in enumerate(info.action_names):

@@ -50,7 +50,7 @@ def save_returns(study: PrototypeStudy, outputs: Outputs, runs: Runs, baseline: 
 
 
 def save_gallery(study: PrototypeStudy, outputs: Outputs, runs: Runs, *, most: int = 16) -> None:
-    """Save the gallery: each prototype's state, its actions, how often it leads."""
+    """Save the gallery: each prototype's state, its actions, its mean weight."""
     prototypes, (low, high) = study.agent.prototypes, study.bounds
     figure = plot_gallery(
         study.pictures,
@@ -65,15 +65,15 @@ def save_gallery(study: PrototypeStudy, outputs: Outputs, runs: Runs, *, most: i
     outputs.figure(
         figure,
         "prototype_gallery",
-        f"Prototypes of the {study.info.gym_id} agent, those that lead most first. {study.pictures.note} Below each "
-        "its action distribution after the squash, alone; black: the action of its mean. Counted over "
+        f"Prototypes of the {study.info.gym_id} agent, largest mean weight first. {study.pictures.note} Below each "
+        "its action distribution after the squash, alone; black: the action of its mean. Weights over "
         f"{_episodes(study)}.",
         runs,
     )
 
 
-def save_nearest(study: PrototypeStudy, outputs: Outputs, runs: Runs, *, rows: int = 5, count: int = 4) -> None:
-    """Save "this prototype looks like those states" for the prototypes that lead most."""
+def save_nearest(study: PrototypeStudy, outputs: Outputs, runs: Runs, *, rows: int = 4, count: int = 4) -> None:
+    """Save "this prototype looks like those states" for the prototypes with the largest mean weights."""
     shown = study.usage.order[:rows]
     nearest = nearest_states(study.agent, study.traces, count)
     states = picture_states(study.traces, [state for k in shown for state in nearest[k]])
@@ -81,7 +81,7 @@ def save_nearest(study: PrototypeStudy, outputs: Outputs, runs: Runs, *, rows: i
     outputs.figure(
         plot_nearest(study.pictures, nearest, np.split(states, ends[:-1]), shown, study.usage),
         "nearest_states",
-        f"The prototypes that lead most, and for each the states of {_episodes(study)} that are nearest to it in "
+        f"The prototypes with most weight, and for each the states of {_episodes(study)} that are nearest to it in "
         f"latent space, at least 10 steps apart; D is the squared latent distance. {study.pictures.note}",
         runs,
     )
@@ -132,18 +132,23 @@ def save_usage(study: PrototypeStudy, outputs: Outputs, runs: Runs) -> None:
     outputs.figure(
         plot_usage(study.typical, usage, study.info.action_names, *study.bounds),
         "prototype_usage",
-        f"Left: weights and actions over the episode with the median return. Right: over {_episodes(study)}, the share "
-        "of decisions each prototype leads, and its mean weight. A decision is shared by "
+        f"Left: weights and actions over the episode with the median return. Right: over {_episodes(study)}, each "
+        "prototype's mean weight and the share of decisions in which it is the largest. A decision is shared by "
         f"{usage.per_decision.mean():.1f} prototypes on average; all decisions together use {usage.in_use:.1f} of "
         f"{len(usage.led)} (exponentials of entropies).",
         runs,
     )
 
 
-def save_episode_video(study: PrototypeStudy, outputs: Outputs, runs: Runs, *, most_frames: int = 200) -> np.ndarray:
-    """Save the typical episode as a video with its explanation; returns its frame at the most divided decision.
+def save_episode_video(
+    study: PrototypeStudy, outputs: Outputs, runs: Runs, *, most_frames: int = 200
+) -> tuple[Path, Path]:
+    """Save the typical episode as a video with its explanation, and its most divided decision as a still.
 
     MuJoCo is rendered in software, so its videos have at most 100 frames.
+
+    Returns:
+        paths of the MP4 and of the PNG.
     """
     trace = study.typical
     steps = even_steps(len(trace), min(most_frames, 100) if study.info.mujoco else most_frames)
@@ -152,7 +157,7 @@ def save_episode_video(study: PrototypeStudy, outputs: Outputs, runs: Runs, *, m
     def frames(of: EpisodeTrace) -> Iterator[np.ndarray]:
         return explained_frames(of, study.pictures, study.info.action_names, *study.bounds, study.usage)
 
-    outputs.video(
+    video = outputs.video(
         frames(shown),
         "explained_episode",
         f"An episode of {study.info.gym_id} (seed {trace.seed}, return {trace.total:.0f}, "
@@ -162,9 +167,14 @@ def save_episode_video(study: PrototypeStudy, outputs: Outputs, runs: Runs, *, m
         fps=playback_fps(study.info.name, steps),
     )
     near = int(np.abs(np.array(steps) - most_divided_step(trace)).argmin())
-    return next(
-        frames(replace(shown, frames=shown.frames[near : near + 1], frame_steps=shown.frame_steps[near : near + 1]))
+    one = replace(shown, frames=shown.frames[near : near + 1], frame_steps=shown.frame_steps[near : near + 1])
+    still = outputs.image(
+        next(frames(one)),
+        "explained_frame",
+        f"One frame of the explained episode: its most divided decision, at step {steps[near]}.",
+        runs,
     )
+    return video, still
 
 
 def save_prototype_table(study: PrototypeStudy, outputs: Outputs, runs: Runs) -> pd.DataFrame:
@@ -173,9 +183,9 @@ def save_prototype_table(study: PrototypeStudy, outputs: Outputs, runs: Runs) ->
     outputs.table(
         table,
         "prototypes",
-        f"The prototypes over {_episodes(study)}: share of decisions led, mean weight, median position in the episode "
-        "when leading (0 first step, 1 last), mean critic value there, action alone with its central 90%, and the "
-        "state it was projected on where that is at most 8 numbers.",
+        f"The prototypes over {_episodes(study)}: mean weight, share of decisions led; over those the median squared "
+        "latent distance, median position in the episode (0 first step, 1 last), mean critic value; the action alone "
+        "with its central 90%; the state it was projected on, where that is at most 8 numbers.",
         runs,
     )
     return table

@@ -23,10 +23,12 @@ from interp_lib.explain import (
     effective_number,
     even_steps,
     explain_decision,
+    leading_distances,
     most_divided_step,
     nearest_states,
     picture_states,
     playback_fps,
+    prototype_spacing,
     prototype_table,
     prototype_usage,
     record_episode,
@@ -119,7 +121,8 @@ def test_usage_by_hand():
     usage = prototype_usage([[1, 0, 0], [0.4, 0.6, 0], [0, 0.25, 0.75], [0, 0.1, 0.9]])
     np.testing.assert_allclose(usage.led, [0.25, 0.25, 0.5])
     np.testing.assert_allclose(usage.mean_weight, [0.35, 0.2375, 0.4125])
-    assert usage.order.tolist() == [2, 0, 1]  # the tie goes to the larger mean weight
+    assert usage.order.tolist() == [2, 0, 1]
+    assert prototype_usage([[0.5, 0.5], [0.3, 0.7], [0.7, 0.3], [0.5, 0.5]]).order.tolist() == [0, 1]  # tie: leads more
     entropy = -(0.25 * np.log(0.25) + 0.75 * np.log(0.75))
     assert usage.per_decision[0] == 1 and usage.per_decision[2] == pytest.approx(np.exp(entropy))
     assert effective_number(np.full(8, 1 / 8)) == pytest.approx(8)
@@ -133,7 +136,7 @@ def test_the_clearest_and_the_most_divided_decision():
     assert clearest_step(trace) == 1 and most_divided_step(trace) == 2
 
 
-def test_colours_tell_the_leading_prototypes_apart():
+def test_colours_tell_the_heaviest_prototypes_apart():
     usage = prototype_usage(np.eye(12)[[3] * 5 + [8] * 4 + [0] * 3])
     colors = prototype_colors(usage)
     assert len({colors[k] for k in usage.order[:8]}) == 8
@@ -294,12 +297,25 @@ def test_a_prototype_is_nearest_to_its_own_state(agent):
     assert pictures.shape == (K, *frame_size("pendulum"), 3)
 
 
+def test_leading_distance_and_spacing_agree_with_similarities(agent, study):
+    distances, trace = leading_distances(agent, study.traces), study.traces[0]
+    similarity = np.log((distances[:200] + 1) / (distances[:200] + 1e-4))
+    np.testing.assert_allclose(similarity, trace.similarities.max(1), atol=0.02)
+    latents = agent.prototypes.latents
+    nearest = [min(((p - q) ** 2).sum() for j, q in enumerate(latents) if j != i) for i, p in enumerate(latents)]
+    np.testing.assert_allclose(prototype_spacing(agent), nearest, rtol=1e-5)
+
+
 def test_the_table_adds_up(agent, study):
     table = prototype_table(agent, study.traces, study.usage)
     assert table["led"].sum() == pytest.approx(1) and table["mean_weight"].sum() == pytest.approx(1, abs=1e-5)
-    assert table["led"].is_monotonic_decreasing and set(table["prototype"]) == {f"P{k}" for k in range(K)}
+    assert table["mean_weight"].is_monotonic_decreasing and set(table["prototype"]) == {f"P{k}" for k in range(K)}
     assert (table["torque_low"] < table["torque"]).all() and (table["torque"] < table["torque_high"]).all()
     np.testing.assert_allclose(table["cos angle"] ** 2 + table["sin angle"] ** 2, 1, atol=1e-5)
+    leader = int(table["prototype"][0][1:])
+    distances = leading_distances(agent, study.traces)
+    led = np.concatenate([trace.leading for trace in study.traces]) == leader
+    assert table["distance"][0] == pytest.approx(np.median(distances[led]))
     assert table.loc[table["led"] == 0, "value"].isna().all() and table.loc[table["led"] > 0, "value"].notna().all()
 
 
@@ -320,7 +336,7 @@ def test_pictures_of_prototypes_are_their_own_states(agent, study):
             np.testing.assert_array_equal(frame, camera.frame(observation))
 
 
-def test_the_gallery_shows_those_that_lead_most_first(agent, study):
+def test_the_gallery_shows_those_with_most_weight_first(agent, study):
     p, (low, high) = agent.prototypes, study.bounds
     figure = plot_gallery(study.pictures, p.action_means, p.action_stds, low, high, ("torque",), study.usage, most=3)
     titles = [axes.get_title(loc="left") for axes in figure.axes if axes.get_title(loc="left")]
@@ -352,6 +368,6 @@ def test_all_outputs_of_a_run_are_saved(agent, tmp_path):
     assert kinds == {
         "returns": "table", "prototype_gallery": "figure", "nearest_states": "figure", "state_map": "figure",
         "decision_clear": "figure", "decision_divided": "figure", "prototype_usage": "figure",
-        "explained_episode": "video", "prototypes": "table",
+        "explained_episode": "video", "explained_frame": "image", "prototypes": "table",
     }  # fmt: skip
     assert "n = 400 decisions in 2 episodes" in outputs["prototype_usage"].caption

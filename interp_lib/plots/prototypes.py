@@ -1,7 +1,7 @@
 """Pictures of prototypes: gallery, nearest states, one decision, usage, and an explained episode as a video.
 
-Everywhere a prototype is called P<k> and has one colour, by how often it leads: the eight that lead most are told
-apart by colour alone. Pictures of states are uint8 (H, W, 3).
+Everywhere a prototype is called P<k> and has one colour, by its mean weight: the eight largest are told apart
+by colour alone. Pictures of states are uint8 (H, W, 3).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import PlaceHolderLayoutEngine
 from PIL import Image, ImageDraw, ImageFont
 
 from ..explain import (
@@ -37,7 +38,7 @@ _DISTINCT = 8
 
 
 def prototype_colors(usage: Usage) -> list[str]:
-    """One colour a prototype (K), distinct for the eight that lead most."""
+    """One colour a prototype (K), distinct for the eight with the largest mean weight."""
     colors = [""] * len(usage.order)
     for rank, k in enumerate(usage.order):
         colors[k] = cluster_color(rank)
@@ -48,7 +49,7 @@ def plot_gallery(
     pictures: PrototypePictures, means: np.ndarray, stds: np.ndarray, low: np.ndarray, high: np.ndarray,
     action_names: Sequence[str], usage: Usage, *, most: int = 16, columns: int = 4,
 ) -> Figure:  # fmt: skip
-    """Every prototype: its state, how often it leads, and what it does alone.
+    """Every prototype: its state, how much it has to say, and what it does alone.
 
     Args:
         pictures: of the K prototypes.
@@ -56,7 +57,7 @@ def plot_gallery(
         low, high: (a,), action bounds.
         action_names: what the a dimensions drive.
         usage: from :func:`~interp_lib.explain.prototype_usage`.
-        most: how many to show, those that lead most first.
+        most: how many to show, largest mean weight first.
         columns: of the grid.
     """
     shown, colors = usage.order[:most], prototype_colors(usage)
@@ -66,7 +67,9 @@ def plot_gallery(
     picture = cell * pictures.frames.shape[1] / pictures.frames.shape[2]
     ridge = 0.62 if dims == 1 else max((0.36 if dims <= _MOST_RIDGES else 0.15) * dims, 0.62)
     heights = [0.55] + [picture, ridge, 0.74] * rows  # inches: the title, then picture, actions and a gap a row
-    fig = plt.figure(figsize=(columns * (cell + 0.28) + names_width + 0.15, sum(heights)), layout="none")
+    # Not layout="none": matplotlib forgets that after the first save and asks rcParams again.
+    by_hand = PlaceHolderLayoutEngine(adjust_compatible=True, colorbar_gridspec=True)
+    fig = plt.figure(figsize=(columns * (cell + 0.28) + names_width + 0.15, sum(heights)), layout=by_hand)
     width, height = fig.get_size_inches()
     for place, k in enumerate(shown):
         row, column = divmod(place, columns)
@@ -76,15 +79,17 @@ def plot_gallery(
         gap = 0.24 if pictures.captions[k] else 0.08
         action_axes = fig.add_axes((left, (top - picture - gap - ridge) / height, cell / width, ridge / height))
         show_state(image_axes, pictures.frames[k], colors[k])
-        image_axes.set_title(f"P{k}  {_leads(usage.led[k])}", fontsize=9.5, pad=4, loc="left")
+        image_axes.set_title(f"P{k}  weight {_percent(usage.mean_weight[k])}", fontsize=9.5, pad=4, loc="left")
         image_axes.set_xlabel(pictures.captions[k], fontsize=8, color=_MUTED, labelpad=3)
+        where = dict(transform=image_axes.transAxes, ha="right", fontsize=8, color=_MUTED)
+        image_axes.text(1, 1.025, _leads(usage.led[k]), **where)
         draw_action(action_axes, means[k], stds[k], low, high, action_names if column == 0 else None, colors[k])
         if place + columns >= len(shown):
             what = f"{action_names[0]} alone" if dims == 1 else "action alone"
             action_axes.set_xlabel(what, fontsize=8.5, labelpad=2)
     fig.text(
-        0.15 / width, 1 - 0.1 / height, f"{len(shown)} of {len(usage.led)} prototypes, by the share of "
-        f"n = {len(usage.per_decision):,} decisions they lead", fontsize=11, fontweight="bold", va="top",
+        0.15 / width, 1 - 0.1 / height, f"{len(shown)} of {len(usage.led)} prototypes, by mean weight over "
+        f"n = {len(usage.per_decision):,} decisions", fontsize=11, fontweight="bold", va="top",
     )  # fmt: skip
     return fig
 
@@ -213,7 +218,7 @@ def plot_decision(
         grid[row, 0].set_xlabel(pictures.captions[k], fontsize=7, color=_MUTED, labelpad=3)
         bar.barh(0, 1, height=0.34, color=GRID)
         bar.barh(0, decision.weights[k], height=0.34, color=colors[k])
-        bar.text(0, 0.3, f"P{k}   {decision.weights[k]:.1%}", fontsize=9, va="bottom", fontweight="bold")
+        bar.text(0, 0.3, f"P{k}   {_percent(decision.weights[k], 1)}", fontsize=9, va="bottom", fontweight="bold")
         alone = ", ".join(f"{v:+.2f}" for v in squash(decision.means[k], decision.low, decision.high)[:3])
         bar.text(0, -0.3, f"alone: {alone}{more}", fontsize=8, va="top", color=_MUTED)
         bar.set(xlim=(0, 1), ylim=(-0.9, 0.9))
@@ -222,7 +227,9 @@ def plot_decision(
     middle.suptitle("… looks like these", fontsize=11, fontweight="bold", x=0.03, ha="left")
     if len(shown) < len(decision.order):
         middle.supxlabel(
-            f"the other {len(decision.order) - len(shown)}: {rest:.1%} of the weight", fontsize=8, color=_MUTED
+            f"the other {len(decision.order) - len(shown)}: {_percent(max(rest, 0.0), 1)} of the weight",
+            fontsize=8,
+            color=_MUTED,
         )
 
     if len(action_names) <= _MOST_RIDGES:
@@ -346,7 +353,7 @@ def plot_state_map(flat: StateMap, leading: np.ndarray, usage: Usage, *, most: i
 def plot_usage(
     trace: EpisodeTrace, usage: Usage, action_names: Sequence[str], low: np.ndarray, high: np.ndarray
 ) -> Figure:
-    """Weights over one episode above its actions; beside them how often prototypes lead over all decisions.
+    """Weights over one episode above its actions; beside them mean weights and shares led over all decisions.
 
     Args:
         trace: the episode.
@@ -387,15 +394,16 @@ def plot_usage(
     actions.legend(ncols=3, fontsize=8, loc="lower right", bbox_to_anchor=(1.01, 0.97))
 
     rows = np.arange(len(usage.order))[::-1]
-    bars.barh(rows, usage.led[usage.order], height=0.7, color=[colors[k] for k in usage.order], label="leads")
-    bars.plot(usage.mean_weight[usage.order], rows, "|", color=INK, ms=7, mew=1.4, label="mean weight")
+    shades = [colors[k] for k in usage.order]
+    bars.barh(rows, usage.mean_weight[usage.order], height=0.7, color=shades, label="mean weight")
+    bars.plot(usage.led[usage.order], rows, "|", color=INK, ms=7, mew=1.4, label="share of decisions it leads")
     size = 8 if len(rows) <= 24 else 6
     bars.set_yticks(rows, [f"P{k}" for k in usage.order], fontsize=size)
-    bars.set(ylim=(-0.7, len(rows) - 0.3), xlabel="share of decisions")
+    bars.set(ylim=(-0.7, len(rows) - 0.3), xlabel="share")
     bars.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
     bars.grid(axis="y", visible=False)
     bars.set_title(f"All episodes, n = {len(usage.per_decision):,} decisions", fontsize=10)
-    bars.legend(loc="lower right", fontsize=8)
+    bars.legend(loc="lower right", fontsize=8, handlelength=1.0)
     return fig
 
 
@@ -521,8 +529,9 @@ def _leads(share: float) -> str:
     return f"leads {_percent(share)}" if share > 0 else "never leads"
 
 
-def _percent(share: float) -> str:
-    return f"{share:.0%}" if share >= 0.01 or share == 0 else "<1%"
+def _percent(share: float, digits: int = 0) -> str:
+    least = 10.0 ** -(2 + digits)
+    return f"{share:.{digits}%}" if share >= least or share == 0 else f"<{least:.{digits}%}"
 
 
 def _even(length: int) -> int:
