@@ -68,6 +68,7 @@ def play(
     random_action: float = 0.0,
     deterministic: bool = False,
     seed: int = 0,
+    active: np.ndarray | None = None,
 ) -> Iterator[Transition]:
     """Let ``agent`` act in ``env`` for ever, one transition at a time.
 
@@ -75,11 +76,13 @@ def play(
         random_action: probability of a uniformly random action in place of the agent's (paper: 0.2 for collecting).
         deterministic: take the most probable action instead of sampling.
         seed: seeds the dice.
+        active: bool (n,), may change between steps: the agent looks only at these environments. The others act
+            blindly, and their part of the embedding is 0.
     """
     rng = np.random.default_rng(seed)
     obs, level = env.observation, env.level_seeds
     while True:
-        embedding = agent.embed(obs)
+        embedding = agent.embed(obs) if active is None or active.all() else _embed_some(agent, obs, active)
         action = embedding.logits.argmax(1) if deterministic else sample_actions(embedding.logits, rng)
         if random_action:
             swap = rng.random(len(action)) < random_action
@@ -87,6 +90,17 @@ def play(
         step = env.step(action)
         yield Transition(obs, embedding, level, action, step.reward, step.done)
         obs, level = step.obs, env.level_seeds
+
+
+def _embed_some(agent: PPO | UniformAgent, obs: np.ndarray, active: np.ndarray) -> Embedding:
+    part = agent.embed(obs[active])
+    whole = []
+    for values in part:
+        full = None if values is None else np.zeros((len(obs), *values.shape[1:]), values.dtype)
+        if full is not None:
+            full[active] = values
+        whole.append(full)
+    return Embedding(*whole)
 
 
 def sample_actions(logits: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -104,15 +118,11 @@ def play_episodes(
     *,
     deterministic: bool = False,
     seed: int = 0,
-    max_steps: int | None = None,
 ) -> list[Episode]:
     """Play ``num_episodes`` whole episodes.
 
     Every environment contributes its first ⌈N/n⌉ or ⌊N/n⌋ episodes. Taking the first N to end, whichever they are,
     would favour short episodes.
-
-    Args:
-        max_steps: give up after this many steps an environment, and return what has ended.
 
     Raises:
         InterpError: ``num_episodes`` is not positive.
@@ -124,11 +134,11 @@ def play_episodes(
     current: list[list[tuple]] = [[] for _ in range(env.num_envs)]
     episodes: list[list[Episode]] = [[] for _ in range(env.num_envs)]
     mode = agent.config.distribution_mode
-    for t, step in enumerate(play(agent, env, deterministic=deterministic, seed=seed), start=1):
+    active = quota > 0
+    transitions = play(agent, env, deterministic=deterministic, seed=seed, active=active)
+    for step in transitions:
         codes = step.embedding.code
-        for i in range(env.num_envs):
-            if len(episodes[i]) >= quota[i]:
-                continue
+        for i in np.flatnonzero(active):
             current[i].append((step.action[i], step.reward[i], -1 if codes is None else codes[i]))
             if step.done[i]:
                 actions, rewards, code = (np.array(column) for column in zip(*current[i], strict=True))
@@ -143,7 +153,8 @@ def play_episodes(
                     )
                 )
                 current[i] = []
-        if all(len(done) >= n for done, n in zip(episodes, quota, strict=True)) or t == max_steps:
+                active[i] = len(episodes[i]) < quota[i]
+        if not active.any():
             break
     return [episode for of_env in episodes for episode in of_env]
 
