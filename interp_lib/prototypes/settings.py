@@ -4,6 +4,10 @@ Started from RL Zoo's SAC settings. Differences, and why:
 - MountainCarContinuous: Ornstein-Uhlenbeck noise instead of gSDE, whose noise is tied to SAC's own last layer.
 - Replay buffers are no longer than the run (CarRacing: 100,000 frame stacks, 3.3 GB) to fit 8 GB of memory.
 - CarRacing: pixels and a CNN instead of RL Zoo's pretrained autoencoder.
+
+Prototypes: with cluster and coverage weights of 0.1 and no projection while training, Pendulum's prototypes drifted off
+the states they should stand for (4 shared a decision); with 1.0 and a projection every 2,000 steps 1.2 did, at the
+same return. Settings of the other tasks' prototypes are not tuned yet.
 """
 
 from __future__ import annotations
@@ -54,19 +58,19 @@ class TaskSettings:
     latent_dim: int = 32
     temperature: float = 0.15
     mixture: str = "blend"
-    cluster_weight: float = 0.1
-    coverage_weight: float = 0.1
+    cluster_weight: float = 1.0
+    coverage_weight: float = 1.0
     separation_weight: float = 0.1
     separation_margin: float = 0.3
     sharpness_weight: float = 0.0
     usage_weight: float = 0.1
-    projection_interval: int = 0
+    projection_interval: int = 5_000
 
 
 _MUJOCO = TaskSettings(timesteps=1_000_000, learning_starts=10_000, n_prototypes=32, latent_dim=64)
 
 SETTINGS: dict[str, TaskSettings] = {
-    "pendulum": TaskSettings(timesteps=20_000, learning_rate=1e-3, buffer_size=20_000),
+    "pendulum": TaskSettings(timesteps=20_000, learning_rate=1e-3, buffer_size=20_000, projection_interval=2_000),
     "lunarlander": TaskSettings(
         timesteps=500_000,
         net_arch=(400, 300),
@@ -88,6 +92,7 @@ SETTINGS: dict[str, TaskSettings] = {
         gradient_steps=32,
         ent_coef=0.1,
         action_noise="ou_0.5",
+        projection_interval=2_000,
     ),
     "halfcheetah": _MUJOCO,
     "humanoid": dataclasses.replace(_MUJOCO, timesteps=2_000_000),
