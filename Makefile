@@ -11,7 +11,7 @@ BIN := .venv/bin
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with=tests/nbval_sanitize.cfg
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce test test-slow lab lint lock clean
+.PHONY: help install reproduce test test-slow notebooks lab lint lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
@@ -36,6 +36,9 @@ test: install ## fast tests, then the notebooks against their stored outputs
 
 test-slow: install ## the tests that take minutes
 	@$(BIN)/python -m pytest -p no:nbval -m slow tests
+
+notebooks: install ## run the notebooks and store their outputs in them (after a change that alters one)
+	@$(BIN)/python tools/store_outputs.py
 
 lab: install ## open JupyterLab on the notebooks
 	@$(BIN)/jupyter lab --ServerApp.root_dir=notebooks $$([ "$$(id -u)" = 0 ] && echo --allow-root)

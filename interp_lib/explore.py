@@ -67,8 +67,9 @@ def save_cluster_outputs(states: StateSet, outputs: Outputs, runs: Sequence[Path
     outputs.table(
         table,
         "cluster_table",
-        f"Clusters over n = {kept:,} states: share, mean dwell time, value estimate, discounted return to go (γ 0.999) "
-        "and the three most frequent actions.",
+        f"Clusters over n = {kept:,} states: share, mean dwell time, value estimate (in scaled reward, as the "
+        "agent learns it), discounted return to go (γ 0.999, raw reward, to the end of episode or recording) and the "
+        "three most frequent actions.",
         runs,
     )
     return table
