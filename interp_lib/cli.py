@@ -335,7 +335,7 @@ def _run_reproduce(args: argparse.Namespace) -> int:
 
 
 def _checkpoints(commands: Any) -> None:
-    parser = _command(commands, "checkpoints", "list, verify and release runs", "interp checkpoints list", None)
+    parser = _command(commands, "checkpoints", "list, verify, release and import runs", "interp checkpoints list", None)
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=_Parser)
     show = _command(
         actions, "list", "released runs with what was measured", "interp checkpoints list --json", _run_list
@@ -353,6 +353,18 @@ def _checkpoints(commands: Any) -> None:
     )
     release.add_argument("run_dir", metavar="RUN", help="a run folder")
     release.add_argument("--episodes", type=int, help="a side (default: 500 for Procgen, 50 for continuous tasks)")
+    convert = _command(
+        actions,
+        "import",
+        "turn a checkpoint released by the authors into a run folder; it is read as data, never executed",
+        "interp checkpoints import checkpoint.joblib runs/sppo-ninja-imported --env ninja",
+        _run_import,
+    )
+    convert.add_argument("file", metavar="FILE", help="joblib file: variable name → array")
+    convert.add_argument("out", metavar="OUT", type=Path, help="run folder to write")
+    convert.add_argument("--env", required=True, help="Procgen game it was trained on, which the file does not say")
+    convert.add_argument("--seed", type=int, help="training seed, where known")
+    convert.add_argument("--timesteps", type=int, help="steps trained, where known")
     for sub in (show, check, release):
         sub.add_argument("--folder", type=Path, default=Path("checkpoints"), help="default: checkpoints")
 
@@ -382,6 +394,14 @@ def _run_release(args: argparse.Namespace) -> int:
     from .release import evaluate_and_release
 
     print((evaluate_and_release(args.run_dir, args.folder, args.episodes).path / "card.md").read_text())
+    return 0
+
+
+def _run_import(args: argparse.Namespace) -> int:
+    from .semantic.importing import import_checkpoint
+
+    env = procgen_game(args.env)
+    print(import_checkpoint(args.file, args.out, env=env, seed=args.seed, timesteps=args.timesteps))
     return 0
 
 
