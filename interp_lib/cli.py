@@ -26,8 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InterpError as error:
         print(f"interp: {error}", file=sys.stderr)
         return EXIT_ERROR
-    except KeyboardInterrupt:
-        print("interp: interrupted.", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"interp: {interrupt.args[0] if interrupt.args else 'interrupted.'}", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         sys.stderr.close()
@@ -82,6 +82,12 @@ def _train(commands: Any) -> None:
         )
         _train_options(sub, "a Procgen game, such as ninja", timesteps=25_000_000, seed=2021)
         sub.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+        sub.add_argument(
+            "--save-seconds",
+            type=float,
+            default=30.0,
+            help="least time between two checkpoints; 0 saves after every update (default: 30)",
+        )
         group = sub.add_argument_group("hyper-parameters (default: the paper's)")
         for field in dataclasses.fields(config):
             if field.name not in ("env", "seed"):
@@ -151,6 +157,7 @@ def _run_train(args: argparse.Namespace) -> int:
         options=options,
         resume=args.resume,
         max_minutes=args.max_minutes,
+        **({"save_seconds": args.save_seconds} if semantic else {}),
         device=getattr(args, "device", "auto"),
         progress=not args.quiet,
     )

@@ -51,6 +51,13 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
                 os.unlink(temporary)
 
 
+def remove_temporaries(folder: Path | str) -> None:
+    """Delete what :func:`atomic_write` left in ``folder`` when its process was killed; nothing may be writing there."""
+    for path in Path(folder).glob(".*.????????"):  # mkstemp's eight random characters
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
 def write_text(path: Path | str, text: str) -> None:
     """Write ``text`` as UTF-8, atomically."""
     with atomic_write(path) as file:

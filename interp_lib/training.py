@@ -20,6 +20,7 @@ def train(
     options: Mapping[str, Any] | None = None,
     resume: bool = False,
     max_minutes: float | None = None,
+    save_seconds: float = 30.0,
     device: str = "auto",
     progress: bool = True,
 ) -> Path:
@@ -29,6 +30,7 @@ def train(
         options: hyper-parameters that differ from the defaults.
         resume: continue the run in ``run_dir`` instead of starting one; its hyper-parameters stay as they are.
         max_minutes: stop cleanly after this many minutes; ``resume`` continues.
+        save_seconds: PPO and SPPO: least time between two checkpoints; with 0 every update is one.
 
     Returns:
         ``run_dir``.
@@ -53,7 +55,7 @@ def train(
             agent = cls.load(run_dir, device=device, resume=(run_dir / "training_state.pt").exists())
         else:
             agent = cls(env, seed=seed, device=device, **(options or {}))
-        agent.learn(timesteps, run_dir=run_dir, max_minutes=max_minutes, progress=progress)
+        agent.learn(timesteps, run_dir=run_dir, max_minutes=max_minutes, progress=progress, save_seconds=save_seconds)
         return run_dir
     from .prototypes.training import train_run
 
