@@ -415,12 +415,14 @@ class PrototypePictures:
         how: ``"restored"``, ``"observation"``, ``"nearest"`` or ``"drawn"``.
         note: what the pictures are, a sentence for captions.
         captions: K short texts with what a still picture can't show, such as speeds.
+        problem: empty, or why nothing could be rendered, with the fix.
     """
 
     frames: np.ndarray
     how: str
     note: str
     captions: tuple[str, ...]
+    problem: str = ""
 
 
 def prototype_pictures(
@@ -452,14 +454,14 @@ def prototype_pictures(
             observations = [traces[state.episode].observations[state.step] for state in nearest]
     note = {
         "observation": "Pictures of prototypes are the newest of the four grey images that the agent sees there.",
-        "drawn": f"States are drawn as bars, in standard deviations from their mean: {problem}",
+        "drawn": "States are drawn as bars, in standard deviations from their mean: nothing could be rendered here.",
         "restored": "Pictures of prototypes are the simulator put into the prototype's own state.",
         "nearest": f"Pictures are of the evaluation state nearest to each prototype: {why}."
         if how == "nearest"
         else "",
     }
     captions = tuple(state_caption(task, observation) for observation in observations)
-    return PrototypePictures(frames, how, note[how], captions)
+    return PrototypePictures(frames, how, note[how], captions, problem)
 
 
 class StateMap(NamedTuple):
@@ -619,7 +621,8 @@ def _check_agent(agent: Any, task: str) -> None:
 
 
 def _drawn(task: str, observations: np.ndarray, reference: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return state_bars(observations, task_info(task).observation_names, size, reference=reference)
+    twice = 2 * size[0], 2 * size[1]  # names need more pixels than a scene
+    return state_bars(observations, task_info(task).observation_names, twice, reference=reference)
 
 
 def _normal(x: np.ndarray, mean: Any, std: Any) -> np.ndarray:

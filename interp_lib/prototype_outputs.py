@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -162,7 +163,7 @@ def save_episode_video(
         "explained_episode",
         f"An episode of {study.info.gym_id} (seed {trace.seed}, return {trace.total:.0f}, "
         f"{_every(steps)}) with the three prototypes of largest weight at each step, and the action. "
-        f"{shown.note or study.pictures.note}",
+        f"{study.pictures.note}",
         runs,
         fps=playback_fps(study.info.name, steps),
     )
@@ -198,6 +199,8 @@ def save_prototype_outputs(agent: ProtoSAC, run: Run, outputs: Outputs, *, episo
         InterpError: no episodes, or an agent without prototypes.
     """
     study, runs = PrototypeStudy.record(agent, run.env, episodes, seed=seed), [run.path]
+    if study.pictures.problem:
+        print(study.pictures.problem, file=sys.stderr)
     save_returns(study, outputs, runs)
     for save in (save_gallery, save_nearest, save_state_map, save_two_decisions, save_usage):
         save(study, outputs, runs)

@@ -233,8 +233,9 @@ def state_bars(
     width, height = size
     shown = min(scores.shape[1], _MOST_BARS)
     row = height / shown
-    font = _font(int(min(13, max(7, row * 0.7))))
     left = 0.5 * width  # names on the left half, bars on the right
+    longest = max(_font(100).getlength(name) for name in names[:shown]) / 100
+    font = _font(int(max(6, min(0.7 * row, (left - 10) / longest))))
     pictures = []
     for state in scores[:, :shown]:
         image = Image.new("RGB", size, "white")
@@ -246,7 +247,7 @@ def state_bars(
             y = (i + 0.5) * row
             ends = sorted((zero, zero + score * unit))
             draw.rectangle((ends[0], y - 0.32 * row, ends[1], y + 0.32 * row), fill=cluster_color(0))
-            draw.text((left - 5, y), names[i][:24], fill=INK, font=font, anchor="rm")
+            draw.text((left - 5, y), names[i], fill=INK, font=font, anchor="rm")
         pictures.append(np.asarray(image))
     return np.stack(pictures)
 

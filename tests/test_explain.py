@@ -254,7 +254,7 @@ print(shown.frames.shape, shown.frames.std() > 0, shown.note)
     env = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY")} | {"MUJOCO_GL": "glfw"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("(2, 240, 240, 3) True cannot render Hopper-v5")
+    assert done.stdout.startswith("(2, 480, 480, 3) True cannot render Hopper-v5")
     assert "libegl1" in done.stdout and "Traceback" not in done.stderr
 
 

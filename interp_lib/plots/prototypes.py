@@ -227,7 +227,7 @@ def plot_decision(
     middle.suptitle("… looks like these", fontsize=11, fontweight="bold", x=0.03, ha="left")
     if len(shown) < len(decision.order):
         middle.supxlabel(
-            f"the other {len(decision.order) - len(shown)}: {_percent(max(rest, 0.0), 1)} of the weight",
+            f"the other {len(decision.order) - len(shown)}: {_percent(max(rest, 1e-9), 1)} of the weight",
             fontsize=8,
             color=_MUTED,
         )
@@ -329,21 +329,12 @@ def plot_state_map(flat: StateMap, leading: np.ndarray, usage: Usage, *, most: i
     drawn = np.arange(0, len(leading), max(1, -(-len(leading) // most)))
     fig, axes = plt.subplots(figsize=(7.4, 5.0))
     axes.scatter(*flat.states[drawn].T, c=colors[leading[drawn]], s=9, alpha=0.65, lw=0, rasterized=True)
-    for k in usage.order[::-1]:
-        x, y = flat.prototypes[k]
-        axes.scatter(x, y, s=330 if len(colors) <= 16 else 220, color=colors[k], edgecolor="white", lw=1.6, zorder=3)
+    size, text = (260, 7.5) if len(colors) <= 16 else (180, 6.5)
+    for height, k in enumerate(usage.order[::-1], start=3):  # the heaviest on top, its label with it
+        axes.scatter(*flat.prototypes[k], s=size, color=colors[k], edgecolor="white", lw=1.6, zorder=height)
         dark = np.dot([int(colors[k][i : i + 2], 16) for i in (1, 3, 5)], (0.299, 0.587, 0.114)) < 140
-        axes.text(
-            x,
-            y,
-            f"P{k}",
-            color="white" if dark else INK,
-            fontsize=8,
-            fontweight="bold",
-            ha="center",
-            va="center",
-            zorder=4,
-        )
+        style = dict(color="white" if dark else INK, fontsize=text, fontweight="bold", ha="center", va="center")
+        axes.text(*flat.prototypes[k], f"P{k}", **style, zorder=height + 0.5)
     axes.set(xlabel=flat.labels[0], ylabel=flat.labels[1])
     shown = f"n = {len(leading):,} states" + (f", {len(drawn):,} of them drawn" if len(drawn) < len(leading) else "")
     axes.set_title(f"Which prototype leads where, {shown}", fontsize=10.5)
