@@ -20,6 +20,7 @@ from ..provenance import provenance
 from ..storage import atomic_write, load_state, read_json, read_tensors, write_json, write_tensors
 from .config import PPOConfig, SPPOConfig
 from .network import ActorCritic
+from .parallel import own_device
 from .trainer import PROGRESS_COLUMNS, Trainer
 
 TRAINING_STATE = "training_state.pt"
@@ -53,7 +54,7 @@ class PPO:
 
     def __init__(self, env: str, *, device: str = "auto", **options: Any) -> None:
         self.config = self.config_class.from_dict({"env": env, **options})
-        self.device = choose_device(device)
+        self.device = own_device(choose_device(device))
         torch.manual_seed(self.config.seed)
         self.network = ActorCritic(
             NUM_ACTIONS,
@@ -131,7 +132,8 @@ class PPO:
             progress: show a bar with steps/s, return and ETA.
             save_seconds: least time between two checkpoints; with 0 every update is one.
 
-        Ctrl-C stops at the last update, saved. :meth:`load` and ``learn`` again continue.
+        Ctrl-C stops at the last update, saved. :meth:`load` and ``learn`` again continue. Under ``torchrun`` the
+        processes train together (:mod:`.parallel`); the first one writes the run folder and shows the bar.
 
         Raises:
             InterpError: ``total_timesteps`` is not positive, the loss is not finite, or the folder is unwritable.
@@ -141,16 +143,21 @@ class PPO:
         if self.device.type == "cpu":
             keep_large_allocations()
         trainer = self._make_trainer()
+        workers = trainer.workers
         run_dir = None if run_dir is None else Path(run_dir)
         log = None
         self.history.append({"from": trainer.timesteps, "to": trainer.timesteps, **provenance()})
-        if run_dir is not None:
+        if run_dir is not None and workers.rank == 0:
             log = ProgressLog(run_dir / "progress.csv", PROGRESS_COLUMNS)
             log.start(keep_through=trainer.timesteps)
         deadline = time.monotonic() + 60 * max_minutes if max_minutes is not None else float("inf")
         saved = time.monotonic()
         bar = tqdm(
-            total=total_timesteps, initial=trainer.timesteps, unit="step", disable=not progress, desc=self._run_name
+            total=total_timesteps,
+            initial=trainer.timesteps,
+            unit="step",
+            desc=self._run_name,
+            disable=not progress or workers.rank > 0,
         )
         self._set_training_precision(on=True)
         try:
@@ -159,12 +166,14 @@ class PPO:
                 self._count(trainer)
                 if log is not None:
                     log.append(row)
-                    if time.monotonic() - saved >= save_seconds:
-                        self._save_checkpoint(run_dir)
-                        saved = time.monotonic()
+                now = time.monotonic()
+                save, stop = workers.decide(now - saved >= save_seconds, now >= deadline)
+                if run_dir is not None and save:
+                    self._save_checkpoint(run_dir)
+                    saved = time.monotonic()
                 bar.set_postfix_str(f"return {row['eprewmean']:.2f}", refresh=False)
                 bar.update(self.config.steps_per_update)
-                if time.monotonic() >= deadline:
+                if stop:
                     break
         except KeyboardInterrupt:
             # The update under way is lost; what the last checkpoint holds is consistent and stays.
@@ -199,8 +208,11 @@ class PPO:
 
     def _save_checkpoint(self, run_dir: Path) -> None:
         """Save the run with its resumable state; weights and config follow, so a kill in between loses nothing."""
+        state = {**self._trainer.state_dict(), "history": self.history}
+        if self._trainer.workers.rank > 0:
+            return
         buffer = io.BytesIO()
-        torch.save({**self._trainer.state_dict(), "history": self.history}, buffer)
+        torch.save(state, buffer)
         with atomic_write(run_dir / TRAINING_STATE) as file:
             file.write(buffer.getbuffer())
         self.save(run_dir)

@@ -36,16 +36,19 @@ def ppo_loss(
     old_value: Tensor,
     returns: Tensor,
     clip_range: float,
+    population: Tensor | None = None,
 ) -> PPOLoss:
     """Clipped surrogate, clipped value loss and entropy (Schulman et al. 2017, as in OpenAI Baselines).
 
     Args:
         logits: (B, num_actions). The other tensors: (B,); ``actions`` int64.
+        population: the advantages of the whole minibatch where these B samples are a worker's share of it.
 
-    Advantages are ``returns − old_value``, normalised over this minibatch (population std, + 1e-8).
+    Advantages are ``returns − old_value``, normalised over the minibatch (population std, + 1e-8).
     """
     advantages = returns - old_value
-    advantages = (advantages - advantages.mean()) / (advantages.std(correction=0) + 1e-8)
+    population = advantages if population is None else population
+    advantages = (advantages - population.mean()) / (population.std(correction=0) + 1e-8)
     log_probs = F.log_softmax(logits, dim=-1)
     log_ratio = log_probs.gather(1, actions[:, None]).squeeze(1) - old_log_prob
     ratio = log_ratio.exp()
@@ -61,28 +64,37 @@ def ppo_loss(
     )
 
 
-def similarity(x: Tensor, alpha: float) -> Tensor:
+def similarity(x: Tensor, alpha: float, columns: slice | None = None) -> Tensor:
     """Student-t similarities between the rows of ``x`` (B, d), each column normalised to sum 1 → (B, B).
 
     q_ij ∝ (1 + ‖x_i − x_j‖² / α)^(−(α+1)/2), diagonal 0, clamped to [1e-10, 1] (paper, equation of the FDR loss).
-    One matrix product replaces the reference's B × B × d tiles.
+    One matrix product replaces the reference's B × B × d tiles. With ``columns``, only those are computed.
     """
     x = x - x.mean(0)  # distances don't change, and the difference of squares below loses fewer digits
     squares = x.square().sum(1)
-    distances = (squares[:, None] + squares[None, :] - 2 * x @ x.T).clamp(min=0)
+    own, own_squares = (x, squares) if columns is None else (x[columns], squares[columns])
+    distances = (squares[:, None] + own_squares[None, :] - 2 * x @ own.T).clamp(min=0)
     kernel = torch.exp(torch.log1p(distances / alpha) * (-(alpha + 1) / 2))
-    kernel = kernel * (1 - torch.eye(len(x), device=x.device, dtype=x.dtype))
+    diagonal = torch.eye(len(x), device=x.device, dtype=x.dtype)
+    kernel = kernel * (1 - (diagonal if columns is None else diagonal[:, columns]))
     return (kernel / kernel.sum(0)).clamp(1e-10, 1)
 
 
-def fdr_loss(feature: Tensor, fdr: Tensor, alpha_feature: float = 20.0, alpha_fdr: float = 20.0) -> Tensor:
+def fdr_loss(
+    feature: Tensor,
+    fdr: Tensor,
+    alpha_feature: float = 20.0,
+    alpha_fdr: float = 20.0,
+    columns: slice | None = None,
+) -> Tensor:
     """L_FDR = −(1/B²) Σ_ij p_ij log q_ij: the 2-D map keeps the neighbours of the feature space.
 
     Args:
         feature: h (B, 256). fdr: z (B, 2). Gradients flow through both, as in the reference.
+        columns: j runs over these only, and the mean too: a worker's share. The loss is the mean of all shares.
     """
-    p = similarity(feature, alpha_feature)
-    q = similarity(fdr, alpha_fdr)
+    p = similarity(feature, alpha_feature, columns)
+    q = similarity(fdr, alpha_fdr, columns)
     return -(p * q.log()).mean()
 
 

@@ -13,6 +13,7 @@ from ..envs.procgen import OBSERVATION_SHAPE, ProcgenVec, best_score
 from ..errors import InterpError
 from .config import PPOConfig, SPPOConfig
 from .network import ActorCritic
+from .parallel import find_workers
 from .rollout import EpisodeStatistics, RewardNormalizer, generalized_advantages
 from .update import Minibatch, Updater
 
@@ -29,28 +30,47 @@ class Trainer:
     Args:
         network: on its device already.
         config: PPOConfig trains PPO, SPPOConfig trains SPPO.
+
+    Under ``torchrun`` this is one of several workers, which share the environments. The statistics of rewards and
+    episodes are those of all environments and the same in every worker.
+
+    Raises:
+        InterpError: the environments or minibatches can't be shared equally by the workers.
     """
 
     def __init__(self, network: ActorCritic, config: PPOConfig) -> None:
         self.network, self.config = network, config
         self.device = next(network.parameters()).device
-        self.env = self._make_env(config.seed)
+        self.workers = find_workers(self.device)
+        self.workers.same_start(network.parameters())
+        self.own_envs = self.workers.share(config.num_envs)
+        self.num_envs = self.own_envs.stop - self.own_envs.start
+        self.num_samples = self.num_envs * config.num_steps
+        if self.num_samples % config.num_minibatches:
+            raise InterpError(
+                f"a worker's {self.num_envs} environments · {config.num_steps} steps = {self.num_samples} must be a "
+                f"multiple of num_minibatches = {config.num_minibatches}."
+            )
+        self.env = self._make_env(self._own_seed(config.seed))
         self.obs = self.env.observation
-        self.updater = Updater(network, config)
+        self.updater = Updater(network, config, self.workers)
         self.normalizer = RewardNormalizer(config.num_envs)
         self.episodes = EpisodeStatistics(config.num_envs)
-        self.generator = torch.Generator(self.device).manual_seed(config.seed)
+        self.generator = torch.Generator(self.device).manual_seed(self._own_seed(config.seed))
         self.updates = 0
         self.seconds = 0.0
         self.skill_weight = 0.0
-        shape = (config.num_steps, config.num_envs)
+        shape = (config.num_steps, self.num_envs)
         self._obs = torch.empty(*shape, *OBSERVATION_SHAPE, dtype=torch.uint8, device=self.device)
+
+    def _own_seed(self, seed: int) -> int:
+        return seed + 10_000 * self.workers.rank  # workers draw levels and actions of their own
 
     def _make_env(self, seed: int) -> ProcgenVec:
         cfg = self.config
         return ProcgenVec(
             cfg.env,
-            cfg.num_envs,
+            self.num_envs,
             mode=cfg.distribution_mode,
             num_levels=cfg.num_levels,
             start_level=cfg.start_level,
@@ -98,9 +118,9 @@ class Trainer:
 
     @torch.no_grad()
     def _collect(self) -> tuple[Minibatch, float, float]:
-        """Step all environments ``num_steps`` times → the rollout, flat, and two diagnostics."""
-        cfg = self.config
-        shape = (cfg.num_steps, cfg.num_envs)
+        """Step this worker's environments ``num_steps`` times → the rollout, flat, and two diagnostics."""
+        cfg, workers = self.config, self.workers
+        shape = (cfg.num_steps, self.num_envs)
         actions = torch.empty(shape, dtype=torch.int64, device=self.device)
         log_probs = torch.empty(shape, device=self.device)
         values = np.empty(shape, dtype=np.float32)
@@ -117,8 +137,9 @@ class Trainer:
             if out.code is not None:
                 code_counts += torch.bincount(out.code, minlength=len(code_counts))
             step = self.env.step(action[:, 0].cpu().numpy())
-            self.episodes.add(step.reward, step.done)
-            rewards[t], dones[t] = self.normalizer(step.reward, step.done), step.done
+            all_rewards, all_dones = workers.gather_array(step.reward), workers.gather_array(step.done)
+            self.episodes.add(all_rewards, all_dones)
+            rewards[t], dones[t] = self.normalizer(all_rewards, all_dones)[self.own_envs], step.done
             self.obs = step.obs
         last_values = self.network(torch.from_numpy(self.obs).to(self.device)).value.cpu().numpy()
         advantages = generalized_advantages(rewards, values, dones, last_values, cfg.gamma, cfg.gae_lambda)
@@ -130,19 +151,20 @@ class Trainer:
             old_value=torch.from_numpy(values).flatten().to(self.device),
             returns=torch.from_numpy(returns).flatten().to(self.device),
         )
-        variance = float(returns.var())
-        explained = 1 - float((returns - values).var()) / variance if variance > 0 else float("nan")
-        usage = code_counts / code_counts.sum().clamp(min=1)
+        all_returns, all_values = workers.gather_array(returns), workers.gather_array(values)
+        variance = float(all_returns.var())
+        explained = 1 - float((all_returns - all_values).var()) / variance if variance > 0 else float("nan")
+        usage = workers.mean(code_counts / code_counts.sum().clamp(min=1))
         perplexity = float(torch.special.entr(usage).sum().exp())
         return batch, explained, perplexity
 
     def _learn(self, batch: Minibatch) -> dict[str, float]:
         """Train ``num_epochs`` passes over the rollout in shuffled minibatches; returns losses averaged over them."""
         cfg = self.config
-        size = cfg.steps_per_update // cfg.num_minibatches
+        size = self.num_samples // cfg.num_minibatches
         history = []
         for _ in range(cfg.num_epochs):
-            order = torch.randperm(cfg.steps_per_update, generator=self.generator, device=self.device)
+            order = torch.randperm(self.num_samples, generator=self.generator, device=self.device)
             for index in order.split(size):
                 losses = self.updater.step(Minibatch(*(part[index] for part in batch)), self.skill_weight)
                 if not math.isfinite(losses["loss"]):
@@ -154,30 +176,43 @@ class Trainer:
         return {name: float(np.mean([losses[name] for losses in history])) for name in history[0]}
 
     def state_dict(self) -> dict[str, Any]:
-        """The complete training state, in types that ``torch.load(weights_only=True)`` accepts."""
+        """The complete training state, in types that ``torch.load(weights_only=True)`` accepts.
+
+        The same in every worker; all must ask for it together.
+        """
+        env_states, dice = self.workers.gather_list(self.env.get_state()), [self.generator.get_state()]
         return {
             "network": self.network.state_dict(),
             "optimizer": self.updater.optimizer.state_dict(),
             "optimizer_steps": self.updater.steps,
-            "env": [torch.frombuffer(bytearray(state), dtype=torch.uint8) for state in self.env.get_state()],
+            "env": [torch.frombuffer(bytearray(state), dtype=torch.uint8) for state in env_states],
             "normalizer": self.normalizer.state_dict(),
             "episodes": self.episodes.state_dict(),
-            "generator": self.generator.get_state(),
+            "generator": torch.cat(self.workers.gather_list(dice)),
             "updates": self.updates,
             "seconds": self.seconds,
             "skill_weight": self.skill_weight,
+            "workers": self.workers.size,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue exactly where :meth:`state_dict` was taken."""
+        """Continue exactly where :meth:`state_dict` was taken.
+
+        Raises:
+            InterpError: it was taken with another number of workers, whose dice these could not go on rolling.
+        """
+        workers = state.get("workers", 1)
+        if workers != self.workers.size:
+            how = f"with torchrun --nproc-per-node {workers}" if workers > 1 else "without torchrun"
+            raise InterpError(f"this run has {workers} worker(s), not {self.workers.size}. Resume it {how}.")
         self.network.load_state_dict(state["network"])
         self.updater.optimizer.load_state_dict(state["optimizer"])
         self.updater.steps = state["optimizer_steps"]
-        self.env.set_state([part.numpy().tobytes() for part in state["env"]])
+        self.env.set_state([part.numpy().tobytes() for part in state["env"][self.own_envs]])
         self.obs = self.env.observation
         self.normalizer.load_state_dict(state["normalizer"])
         self.episodes.load_state_dict(state["episodes"])
-        self.generator.set_state(state["generator"].cpu())
+        self.generator.set_state(state["generator"].cpu().chunk(workers)[self.workers.rank].clone())
         self.updates, self.seconds = state["updates"], state["seconds"]
         self.skill_weight = state["skill_weight"]
 
@@ -188,6 +223,8 @@ class Trainer:
         summary = {"updates": self.updates, "seconds": round(self.seconds, 1), "reward_normalizer": normalizer}
         if isinstance(self.config, SPPOConfig):
             summary["skill_weight"] = self.skill_weight
+        if self.workers.size > 1:
+            summary["workers"] = self.workers.size
         return summary
 
     def load_summary(self, summary: dict[str, Any]) -> None:
@@ -196,7 +233,7 @@ class Trainer:
         self.skill_weight = summary.get("skill_weight", 0.0)
         scale = summary["reward_normalizer"]
         self.normalizer.load_state_dict({**scale, "returns": np.zeros(self.config.num_envs)})
-        seed = self.config.seed + self.updates  # not the levels and dice of the first updates once more
+        seed = self._own_seed(self.config.seed + self.updates)  # not the levels and dice of the first updates once more
         self.env.close()
         self.env = self._make_env(seed)
         self.obs = self.env.observation

@@ -11,6 +11,7 @@ from torch import Tensor
 from .config import PPOConfig, SPPOConfig
 from .losses import fdr_loss, ppo_loss, vq_loss
 from .network import ActorCritic
+from .parallel import Workers
 
 ADAM_EPSILON = 1e-5
 
@@ -26,29 +27,36 @@ class Minibatch(NamedTuple):
 
 
 class Updater:
-    """Computes losses on minibatches and steps the optimiser; works for PPO and SPPO networks."""
+    """Computes losses on minibatches and steps the optimiser; works for PPO and SPPO networks.
 
-    def __init__(self, network: ActorCritic, config: PPOConfig) -> None:
-        self.network, self.config = network, config
+    With several ``workers``, each steps on its share of a minibatch, and all take the step of the whole one.
+    """
+
+    def __init__(self, network: ActorCritic, config: PPOConfig, workers: Workers | None = None) -> None:
+        self.network, self.config, self.workers = network, config, workers or Workers()
         self.optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate, eps=ADAM_EPSILON)
         self.steps = 0
 
     def step(self, batch: Minibatch, skill_weight: float = 0.0) -> dict[str, float]:
         """Take one step on ``batch`` with λ = ``skill_weight``; returns the losses before the step, by csv column."""
-        cfg = self.config
+        cfg, workers = self.config, self.workers
         out = self.network(batch.obs)
         ppo = ppo_loss(
-            out.logits, out.value, batch.actions, batch.old_log_prob, batch.old_value, batch.returns, cfg.clip_range
-        )
+            out.logits, out.value, batch.actions, batch.old_log_prob, batch.old_value, batch.returns, cfg.clip_range,
+            population=workers.gather(batch.returns - batch.old_value),
+        )  # fmt: skip
         loss = ppo.total(cfg.value_coef, cfg.entropy_coef)
         semantic: dict[str, Tensor] = {}
         if isinstance(cfg, SPPOConfig):
-            skill = fdr_loss(out.feature, out.fdr, cfg.alpha_feature, cfg.alpha_fdr)
+            feature, fdr = workers.gather(out.feature), workers.gather(out.fdr)  # the loss compares all pairs
+            columns = workers.share(len(feature)) if workers.size > 1 else None
+            skill = fdr_loss(feature, fdr, cfg.alpha_feature, cfg.alpha_fdr, columns)
             vq = vq_loss(out.fdr, out.code_vector, cfg.vq_beta)
             loss = loss + skill_weight * (cfg.fdr_coef * skill + cfg.vq_coef * vq)
             semantic = {"skill_loss": skill, "vq_loss": vq}
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        workers.average_gradients(self.network.parameters())
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), cfg.max_grad_norm)
         self._adam_step()
         losses = {
@@ -60,7 +68,8 @@ class Updater:
             "approxkl": ppo.approxkl,
             "clipfrac": ppo.clipfrac,
         }
-        return dict(zip(losses, torch.stack([x.detach() for x in losses.values()]).tolist(), strict=True))
+        values = workers.mean(torch.stack([x.detach() for x in losses.values()]))
+        return dict(zip(losses, values.tolist(), strict=True))
 
     def _adam_step(self) -> None:
         # TensorFlow adds ε outside the bias correction; PyTorch inside. Early on, with clipped gradients, it matters.
