@@ -17,7 +17,7 @@ from ..envs.procgen import NUM_ACTIONS, OBSERVATION_SHAPE
 from ..errors import InterpError
 from ..progress import ProgressLog
 from ..provenance import provenance
-from ..storage import atomic_write, load_state, read_json, read_tensors, write_json, write_tensors
+from ..storage import atomic_write, load_state, read_json, read_tensors, remove_temporaries, write_json, write_tensors
 from .config import PPOConfig, SPPOConfig
 from .network import ActorCritic
 from .parallel import own_device
@@ -132,8 +132,9 @@ class PPO:
             progress: show a bar with steps/s, return and ETA.
             save_seconds: least time between two checkpoints; with 0 every update is one.
 
-        Ctrl-C stops at the last update, saved. :meth:`load` and ``learn`` again continue. Under ``torchrun`` the
-        processes train together (:mod:`.parallel`); the first one writes the run folder and shows the bar.
+        Ctrl-C loses what came after the last checkpoint; :meth:`load` with ``resume`` goes on from there. Under
+        ``torchrun`` the processes train together (:mod:`.parallel`); the first one writes the run folder and shows
+        the bar.
 
         Raises:
             InterpError: ``total_timesteps`` is not positive, the loss is not finite, or the folder is unwritable.
@@ -150,6 +151,7 @@ class PPO:
         if run_dir is not None and workers.rank == 0:
             log = ProgressLog(run_dir / "progress.csv", PROGRESS_COLUMNS)
             log.start(keep_through=trainer.timesteps)
+            remove_temporaries(run_dir)
         deadline = time.monotonic() + 60 * max_minutes if max_minutes is not None else float("inf")
         saved = time.monotonic()
         bar = tqdm(
@@ -175,11 +177,13 @@ class PPO:
                 bar.update(self.config.steps_per_update)
                 if stop:
                     break
-        except KeyboardInterrupt:
-            # The update under way is lost; what the last checkpoint holds is consistent and stays.
-            tqdm.write(f"stopped; the last checkpoint in {run_dir} can be resumed." if run_dir else "stopped.")
-            self._set_training_precision(on=False)
-            raise
+        except KeyboardInterrupt as interrupt:
+            # Weights and environments may be in the middle of an update: only the last checkpoint is consistent.
+            if run_dir is not None and (run_dir / TRAINING_STATE).exists():
+                raise KeyboardInterrupt(
+                    f"interrupted; {run_dir} can be resumed from its last checkpoint."
+                ) from interrupt
+            raise KeyboardInterrupt("interrupted before the first checkpoint; nothing was saved.") from interrupt
         finally:
             bar.close()
             self._set_training_precision(on=False)
