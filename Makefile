@@ -1,7 +1,5 @@
 # `make help` lists what there is. Nothing here needs more than make, a POSIX shell and Python 3.11 or 3.12.
 export PYTHON TORCH
-# Headless rendering: MuJoCo would look for a display otherwise.
-export MUJOCO_GL ?= egl
 # gymnasium and Procgen open no window and play no sound here.
 export SDL_VIDEODRIVER ?= dummy
 export SDL_AUDIODRIVER ?= dummy

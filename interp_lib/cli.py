@@ -301,7 +301,7 @@ def _run_prototypes(args: argparse.Namespace) -> int:
     run, outputs = _run_outputs(args)
     if run.algorithm != "protosac":
         raise InterpError(f"{run.path} holds a {run.algorithm} run, which has no prototypes. Choose a protosac run.")
-    from .explain import save_prototype_outputs
+    from .prototype_outputs import save_prototype_outputs
 
     save_prototype_outputs(load_agent(run.path), run, outputs, episodes=args.episodes, seed=args.seed)
     print(f"saved prototypes in {outputs.folder / run.name}")

@@ -2,7 +2,6 @@
 
 import os
 
-os.environ.setdefault("MUJOCO_GL", "egl")  # before anything imports mujoco
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
 import pytest

@@ -127,3 +127,19 @@ def test_parser_knows_the_original_projects_spelling():
     args = build_parser().parse_args(["train", "protosac", "--environment", "5"])
     assert args.env_option == "5"
     assert build_parser().parse_args(["prototypes", "RUN", "--save-dir", "DIR"]).out.name == "DIR"
+
+
+def test_prototypes_leave_pictures_and_want_a_protosac_run(tiny_sppo, tmp_path, capsys):
+    run_dir = tmp_path / "protosac-pendulum-s0"
+    tiny = ["--timesteps", "300", "--set", "learning_starts=100", "--set", "n_prototypes=4"]
+    assert run(capsys, "train", "protosac", "pendulum", *tiny, "--quiet", "--run-dir", run_dir)[0] == 0
+    assert run(capsys, "prototypes", run_dir, "--episodes", "1", "--out", tmp_path / "out")[0] == 0
+    assert list((tmp_path / "out").rglob("*.mp4")) and list((tmp_path / "out").rglob("*gallery*.png"))
+    status, _, err = run(capsys, "prototypes", tiny_sppo)
+    assert status == 2 and "no prototypes" in err
+
+
+def test_the_old_gyms_banner_is_not_shown():
+    code = "from interp_lib import SPPO, ProtoSAC; SPPO('ninja')._make_trainer(); import gym"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "unmaintained" not in done.stderr

@@ -161,7 +161,8 @@ def make_task(
         seed: seeds the action space and the first reset.
 
     Raises:
-        InterpError: unknown name; or, from ``env.render()``, no OpenGL to render MuJoCo with.
+        InterpError: unknown name; MUJOCO_GL names a library that is not there; or, from ``env.render()``, no OpenGL
+            to render MuJoCo with.
     """
     info = task_info(name)
     options: dict[str, Any] = {"render_mode": "rgb_array"} if render else {}
@@ -169,7 +170,12 @@ def make_task(
         _choose_gl()
         if render:
             options["width"], options["height"] = frame_size or (240, 240)
-    env = gym.make(info.gym_id, **options)
+    try:
+        env = gym.make(info.gym_id, **options)
+    except (AttributeError, ImportError) as error:  # MuJoCo can't even be imported with a GL library that isn't there
+        if not info.mujoco:
+            raise
+        raise InterpError(f"cannot load MuJoCo for {info.gym_id}: {error}. {_GL_FIX}") from error
     if render:
         env = _Frames(env, info, frame_size)
     if info.image:

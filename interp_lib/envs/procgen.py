@@ -6,8 +6,6 @@ restore every environment exactly.
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -150,12 +148,8 @@ class ProcgenVec:
 
 
 def _procgen_gym3_env() -> type:
-    # The old gym that Procgen draws in greets every import with a page of warnings on stderr.
-    with contextlib.redirect_stderr(io.StringIO()):
-        try:
-            from procgen import ProcgenGym3Env
-        except ImportError as error:
-            raise InterpError(
-                f"Procgen is not installed ({error}). Run `make install`, then `interp doctor`."
-            ) from error
+    try:
+        from procgen import ProcgenGym3Env
+    except ImportError as error:
+        raise InterpError(f"Procgen is not installed ({error}). Run `make install`, then `interp doctor`.") from error
     return ProcgenGym3Env
