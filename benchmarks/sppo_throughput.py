@@ -187,13 +187,11 @@ def main() -> None:
                 print(f"round {round_number}: {name:<6}{steps / duration:8.1f} steps/s", flush=True)
     median = {name: statistics.median(values) for name, values in times.items()}
     stages = stage_times(loops["sppo"], args.game)
-    print(
-        f"\n{args.threads} threads, bf16 {'yes' if has_fast_bf16(torch.device('cpu')) else 'no'}, {steps} steps an update"
-    )
+    precision = "bf16" if has_fast_bf16(torch.device("cpu")) else "fp32"
+    print(f"\n{args.threads} threads, convolutions in {precision}, {steps} steps an update")
     for name, value in median.items():
-        print(
-            f"{name:<6}{steps / value:8.1f} steps/s   (range {steps / max(times[name]):.1f} to {steps / min(times[name]):.1f})"
-        )
+        low, high = steps / max(times[name]), steps / min(times[name])
+        print(f"{name:<6}{steps / value:8.1f} steps/s   (range {low:.1f} to {high:.1f})")
     print("\nstage of SPPO alone, ms a step:", stages)
     bound = stages["env"] + stages["inference"] + stages["convolutions_of_the_update"]
     print(f"bound set by stepping alone {1e3 / stages['env']:.0f}, with convolutions {1e3 / bound:.1f} steps/s")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return args.run(args) or 0
     except InterpError as error:
-        print(f"interp: {error}", file=sys.stderr)
+        if _first_process():
+            print(f"interp: {error}", file=sys.stderr)
         return EXIT_ERROR
     except KeyboardInterrupt as interrupt:
         print(f"interp: {interrupt.args[0] if interrupt.args else 'interrupted.'}", file=sys.stderr)
@@ -161,8 +163,14 @@ def _run_train(args: argparse.Namespace) -> int:
         device=getattr(args, "device", "auto"),
         progress=not args.quiet,
     )
-    print(f"saved {run_dir}")
+    if _first_process():
+        print(f"saved {run_dir}")
     return 0
+
+
+def _first_process() -> bool:
+    """Whether this is the process that speaks: under torchrun all of them get the same errors and results."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _assignment(text: str) -> tuple[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,8 @@ def train(
             agent = cls(env, seed=seed, device=device, **(options or {}))
         agent.learn(timesteps, run_dir=run_dir, max_minutes=max_minutes, progress=progress, save_seconds=save_seconds)
         return run_dir
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InterpError(f"{algorithm} trains in one process. Leave out torchrun; start several runs instead.")
     from .prototypes.training import train_run
 
     return train_run(
