@@ -425,11 +425,11 @@ def _doctor(commands: Any) -> None:
 
 
 def _run_doctor(args: argparse.Namespace) -> int:
-    from .doctor import render_report, run_checks
+    from .doctor import healthy, render_report, run_checks
 
     checks = run_checks()
     print(render_report(checks))
-    return 0 if all(check.ok for check in checks) else 1
+    return 0 if healthy(checks) else 1
 
 
 if __name__ == "__main__":

@@ -139,6 +139,13 @@ def test_prototypes_leave_pictures_and_want_a_protosac_run(tiny_sppo, tmp_path, 
     assert status == 2 and "no prototypes" in err
 
 
+def test_doctor_ends_with_status_zero_where_everything_needed_works(capsys):
+    from interp_lib.doctor import healthy, run_checks
+
+    status, out, _ = run(capsys, "doctor")
+    assert "Procgen" in out and status == (0 if healthy(run_checks()) else 1)
+
+
 def test_the_old_gyms_banner_is_not_shown():
     code = "from interp_lib import SPPO, ProtoSAC; SPPO('ninja')._make_trainer(); import gym"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
