@@ -1,10 +1,22 @@
 """Fixtures that several test modules share: tiny agents, really trained (on FruitBot, whose episodes are short)."""
 
+import importlib
 import os
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
 import pytest
+
+
+class Lazy:
+    """A module that is imported when it is first used: collecting tests shouldn't wait for nbformat's second."""
+
+    def __init__(self, name):
+        self._name = name
+
+    def __getattr__(self, attribute):
+        return getattr(importlib.import_module(self._name), attribute)
+
 
 TINY = {"num_envs": 8, "num_steps": 16, "num_minibatches": 2, "precision": "fp32"}
 

@@ -14,10 +14,9 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-import nbformat
 import numpy as np
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from conftest import Lazy
 
 from interp_lib.errors import InterpError
 from interp_lib.outputs import Outputs, saved_outputs
@@ -25,6 +24,8 @@ from interp_lib.pipeline import reproduce
 from interp_lib.pipeline.progress import watch
 from interp_lib.pipeline.reproduce import _environment_parameters, refresh, select_notebooks
 from interp_lib.pipeline.runner import CellProgress, NotebookError, declared_parameters
+
+nbformat = Lazy("nbformat")
 
 PARAMETERS = (
     'profile = "quick"  # or paper\nenv = "coinrun"\ntask = "pendulum"\nfigures_dir = "../figures"\nseeds = [0, 1]'
@@ -40,11 +41,13 @@ print(json.dumps([profile, env, task, figures_dir, sys.executable, os.getcwd(), 
 
 
 def write_notebook(path: Path, *cells: str, parameters: str | None = PARAMETERS) -> Path:
-    notebook = new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
     if parameters is not None:
-        notebook.cells.append(new_code_cell(parameters, metadata={"tags": ["parameters"]}))
+        notebook.cells.append(nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}))
     for cell in cells:
-        notebook.cells.append(new_markdown_cell(cell) if cell.startswith("#") else new_code_cell(cell))
+        notebook.cells.append(
+            nbformat.v4.new_markdown_cell(cell) if cell.startswith("#") else nbformat.v4.new_code_cell(cell)
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, path)
     return path

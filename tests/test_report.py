@@ -6,16 +6,17 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
-import nbformat
 import numpy as np
 import pandas
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from conftest import Lazy
 
 from interp_lib.errors import InterpError
 from interp_lib.outputs import Outputs
 from interp_lib.pipeline.report import MAX_ROWS, build_report, export_html, load_table
 from interp_lib.storage import write_json
+
+nbformat = Lazy("nbformat")
 
 ATTACK = "<script>alert('caption')</script> & \"quotes\""
 
@@ -71,12 +72,12 @@ def figures(tmp_path) -> Path:
     write_json(
         executed / "01_train.result.json", {"name": "01_train", "status": "failed", "seconds": 2.0, "error": error}
     )
-    notebook = new_notebook()
+    notebook = nbformat.v4.new_notebook()
     opening = "# Does it *generalise*?\n\nUnseen levels,\nwith **intervals**.\n\nMore."
     notebook.cells = [
-        new_markdown_cell("failed here", metadata={"tags": ["papermill-error-cell-tag"]}),
-        new_markdown_cell(opening),
-        new_code_cell("x = 1"),
+        nbformat.v4.new_markdown_cell("failed here", metadata={"tags": ["papermill-error-cell-tag"]}),
+        nbformat.v4.new_markdown_cell(opening),
+        nbformat.v4.new_code_cell("x = 1"),
     ]
     nbformat.write(notebook, executed / "02_evaluate.ipynb")
     export_html(executed / "02_evaluate.ipynb")
