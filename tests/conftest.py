@@ -15,6 +15,8 @@ class Lazy:
         self._name = name
 
     def __getattr__(self, attribute):
+        if attribute.startswith(("_", "pytest")):  # collecting asks every object whether it is a test or a fixture
+            raise AttributeError(attribute)
         return getattr(importlib.import_module(self._name), attribute)
 
 
