@@ -11,7 +11,7 @@ import torch
 
 from .errors import InterpError
 from .evaluation import default_episodes, evaluate_continuous, evaluate_procgen, evaluate_run, result_entry
-from .runs import RELEASED_FILES, SEMANTIC_ALGORITHMS, Run, agent_class, find_runs, read_run, release_run
+from .runs import NOTES, RELEASED_FILES, SEMANTIC_ALGORITHMS, Run, agent_class, find_runs, read_run, release_run
 from .storage import read_tensors, write_tensors
 
 
@@ -32,6 +32,9 @@ def evaluate_and_release(run_dir: Path | str, folder: Path | str, episodes: int 
             if not (run.path / name).exists():
                 raise InterpError(f"{run.path / name} is missing: the run can't be released. Train it again.")
             shutil.copyfile(run.path / name, snapshot / name)
+        for name in NOTES:
+            if (run.path / name).exists():
+                shutil.copyfile(run.path / name, snapshot / name)
         run = read_run(snapshot)
         if run.algorithm in SEMANTIC_ALGORITHMS:
             halve_weights(snapshot / "policy.safetensors")

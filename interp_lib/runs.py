@@ -5,6 +5,7 @@
   policy.safetensors   weights only
   progress.csv         learning curve
   card.md              for people, made from config.json
+  descriptions.yml     what people see in each cluster (.descriptions); there once somebody has written it
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ ALGORITHMS: dict[str, tuple[str, str]] = {
 SEMANTIC_ALGORITHMS = ("ppo", "sppo")
 PAPER_TIMESTEPS = 25_000_000
 RELEASED_FILES = ("policy.safetensors", "progress.csv")
+NOTES = ("descriptions.yml",)  # written by people at any time: a release takes them along, without a checksum
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,9 @@ def release_run(run_dir: Path | str, folder: Path | str, results: dict[str, dict
         fresh.mkdir(parents=True)
         for name in RELEASED_FILES:
             shutil.copyfile(run.path / name, fresh / name)
+        for name in NOTES:
+            if (run.path / name).exists():
+                shutil.copyfile(run.path / name, fresh / name)
         config = {**run.config, "results": results, "files": {n: sha256(fresh / n) for n in RELEASED_FILES}}
         write_json(fresh / "config.json", config)
         write_text(fresh / "card.md", render_card(config))
