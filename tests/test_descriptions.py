@@ -23,8 +23,10 @@ def test_what_is_written_is_read_again(tmp_path):
 
 
 def test_what_people_wrote_around_it_is_kept(tmp_path):
-    by_hand = "# seen on 40 clips\n0: goes right  # mostly\n\n# rare:\n4: >\n  turns\n  round\n"
+    by_hand = (
+        "# seen on 40 clips\n0: goes right  # mostly\n\n# rare:\n4: >\n  turns\n  round\n"
         "\n# to do\n6:\n7: 'ends: here'\n"
+    )
     (tmp_path / DESCRIPTIONS).write_text(by_hand)
     assert read_descriptions(tmp_path, 8) == {0: "goes right", 4: "turns round", 7: "ends: here"}
     write_description(tmp_path, 0, "goes left", 8)
