@@ -33,21 +33,26 @@ def trained() -> ProtoSAC:
     return protosac().learn(150)
 
 
-def test_without_auxiliary_losses_an_update_is_exactly_that_of_sac():
+@pytest.mark.parametrize(
+    ("net_arch", "ent_coef"), [([32, 32], "auto"), ([96, 64], "auto_0.3"), ({"pi": [80], "qf": [64, 64]}, 0.2)]
+)
+def test_without_auxiliary_losses_an_update_is_exactly_that_of_sac(net_arch, ent_coef):
     off = {f"{name}_weight": 0.0 for name in ("cluster", "coverage", "separation", "sharpness", "usage")}
-    ours, theirs = (protosac(**off, final_projection=False).learn(60) for _ in range(2))
+    options = off | {"ent_coef": ent_coef, "policy_kwargs": {"net_arch": net_arch}, "latent_dim": 64}
+    ours, theirs = (protosac(**options, final_projection=False).learn(60) for _ in range(2))
     for agent, train in ((ours, ProtoSAC.train), (theirs, SB3SAC.train)):
         np.random.seed(5)
         torch.manual_seed(5)
         train(agent, 3, 32)
-    assert ours.logger.name_to_value["train/actor_loss"] == pytest.approx(
-        theirs.logger.name_to_value["train/actor_loss"], rel=1e-4
-    )
+    for name in ("actor_loss", "critic_loss", "ent_coef", *(["ent_coef_loss"] if ent_coef != 0.2 else [])):
+        expected = theirs.logger.name_to_value[f"train/{name}"]
+        assert ours.logger.name_to_value[f"train/{name}"] == pytest.approx(expected, rel=1e-4, abs=1e-6), name
     pairs = zip(ours.policy.state_dict().items(), theirs.policy.state_dict().values(), strict=True)
     for (name, got), expected in pairs:
         if name != "actor.projected":
             torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4, msg=name)
-    torch.testing.assert_close(ours.log_ent_coef, theirs.log_ent_coef)
+    if ent_coef != 0.2:
+        torch.testing.assert_close(ours.log_ent_coef, theirs.log_ent_coef)
 
 
 @pytest.mark.parametrize("weight", ["cluster", "coverage", "separation", "sharpness", "usage"])

@@ -26,6 +26,7 @@ from torch import nn
 from ..errors import InterpError
 from .losses import similarities, squared_distances
 from .mixtures import MIXTURES, Blend, GaussianMixture
+from .mlp import FastCritic, run_mlp
 
 _LOG_STD_MIN, _LOG_STD_MAX = -20.0, 2.0  # the limits of SAC's own actor
 
@@ -116,7 +117,7 @@ class ProtoActor(BasePolicy):
 
     def encode(self, obs: torch.Tensor) -> torch.Tensor:
         """Latents (B, d) of length 1 of observations (B, *observation)."""
-        return F.normalize(self.encoder(self.extract_features(obs, self.features_extractor)), dim=1)
+        return F.normalize(run_mlp(self.encoder, self.extract_features(obs, self.features_extractor)), dim=1)
 
     def unit_prototypes(self) -> torch.Tensor:
         """The prototypes (K, d) as they are compared with: of length 1."""
@@ -201,6 +202,9 @@ class ProtoSACPolicy(SACPolicy):
     def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> ProtoActor:
         kwargs = self._update_features_extractor(self.net_args, features_extractor)
         return ProtoActor(**kwargs, **self.prototype_kwargs).to(self.device)
+
+    def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> FastCritic:
+        return FastCritic(**self._update_features_extractor(self.critic_kwargs, features_extractor)).to(self.device)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return super()._get_constructor_parameters() | self.prototype_kwargs

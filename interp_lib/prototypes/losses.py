@@ -5,6 +5,8 @@ Shapes: B states, K prototypes, d latent dimensions. Distances are squared and E
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -34,10 +36,9 @@ def separation_loss(prototypes: torch.Tensor, margin: float) -> torch.Tensor:
     k = len(prototypes)
     if k < 2:
         return prototypes.new_zeros(())
+    hinge = F.relu(margin - squared_distances(prototypes, prototypes))
     # The diagonal always pays the full margin, which is constant and taken off again.
-    hinge = F.relu(margin - squared_distances(prototypes, prototypes)).sum()
-    diagonal = F.relu(margin - squared_distances(prototypes, prototypes).diagonal()).sum()
-    return (hinge - diagonal) / (k * (k - 1))
+    return (hinge.sum() - hinge.diagonal().sum()) / (k * (k - 1))
 
 
 def entropy(weights: torch.Tensor) -> torch.Tensor:
@@ -52,4 +53,4 @@ def decision_entropy(weights: torch.Tensor) -> torch.Tensor:
 
 def usage_gap(weights: torch.Tensor) -> torch.Tensor:
     """log K − H(mean_i w_i), nats: 0 when all prototypes are used equally over the batch. ``weights`` is (B, K)."""
-    return torch.log(torch.tensor(float(weights.shape[1]), device=weights.device)) - entropy(weights.mean(0))
+    return math.log(weights.shape[1]) - entropy(weights.mean(0))

@@ -206,6 +206,8 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
             super()._setup_model()
         finally:
             self.policy_kwargs = given
+        if self.ent_coef_optimizer is not None:
+            self.ent_coef_optimizer = torch.optim.Adam([self.log_ent_coef], lr=self.lr_schedule(1), fused=True)
 
     # Training
 
@@ -272,12 +274,11 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
 
         if self.ent_coef_optimizer is not None:
             ent_coef = self.log_ent_coef.detach().exp()
-            log_prob = torch.cat(log_probs).detach()
-            ent_coef_loss = -(self.log_ent_coef * (log_prob + self.target_entropy)).mean()
-            self.ent_coef_optimizer.zero_grad()
-            ent_coef_loss.backward()
+            # d/d(log α) of the loss −log α · E[log π + target entropy], which is linear.
+            slope = -(torch.cat(log_probs).detach().mean() + self.target_entropy)
+            logged["ent_coef_loss"] = (self.log_ent_coef.detach() * slope).squeeze()
+            self.log_ent_coef.grad = slope.reshape(1)
             self.ent_coef_optimizer.step()
-            logged["ent_coef_loss"] = ent_coef_loss.detach()
         else:
             ent_coef = self.ent_coef_tensor
         logged["ent_coef"] = ent_coef.mean()
@@ -296,7 +297,7 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
 
         costs = []
         for (u, _), log_prob in zip(draws, log_probs, strict=True):
-            q = torch.cat(self.critic(batch.observations, torch.tanh(u)), 1).amin(1)
+            q = torch.cat(self.critic(batch.observations, torch.tanh(u), frozen=True), 1).amin(1)
             costs.append(ent_coef * log_prob - q)
         actor_loss = torch.cat(costs).mean()
         logged["actor_loss"] = actor_loss.detach()

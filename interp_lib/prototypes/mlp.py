@@ -1,0 +1,109 @@
+"""Multilayer perceptrons of Linear and ReLU, evaluated and differentiated in fewer and faster steps on CPU.
+
+The same function and gradient as ``nn.Sequential``, to rounding. Two things make it faster there:
+
+- oneDNN multiplies matrices of hidden-layer size; PyTorch's default, MKL, is slow on CPUs that are not Intel's. On one
+  thread of an AMD EPYC with AVX-512 (256, 256) by (256, 256) took 0.16 ms instead of 0.32 ms.
+- One autograd node for the whole network, whose backward pass computes the gradients that are asked for and no others.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from stable_baselines3.common.policies import ContinuousCritic
+from torch import nn
+
+_FEW_ROWS = 32  # a single decision gains nothing
+_NARROW = 64  # oneDNN repacks its operands, which thin matrices don't repay
+
+
+def layers_of(network: nn.Sequential) -> tuple[nn.Linear, ...] | None:
+    """The Linear layers of a network that is Linear, ReLU, Linear, …, Linear; None for any other network."""
+    linear, between = tuple(network)[0::2], tuple(network)[1::2]
+    usual = all(type(m) is nn.Linear and m.bias is not None for m in linear) and all(
+        type(m) is nn.ReLU for m in between
+    )
+    return linear if usual and len(linear) == len(between) + 1 else None
+
+
+def run_mlp(network: nn.Sequential, x: torch.Tensor, *, frozen: bool = False) -> torch.Tensor:
+    """``network(x)`` (B, out) of x (B, in).
+
+    Args:
+        frozen: compute no gradients of the network's parameters, only of ``x``.
+    """
+    layers = layers_of(network) if x.device.type == "cpu" and len(x) >= _FEW_ROWS else None
+    if layers is None or x.dtype != torch.float32:
+        return network(x)
+    parameters = [p.detach() if frozen else p for layer in layers for p in (layer.weight, layer.bias)]
+    return _MLP.apply(x, *parameters)
+
+
+class _MLP(torch.autograd.Function):
+    """x, W₁, b₁, W₂, b₂, … ↦ W_n relu(… relu(W₁ x + b₁) …) + b_n."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+        weights, biases = parameters[0::2], parameters[1::2]
+        inputs = [x]
+        for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+            inputs.append(_linear(inputs[-1], weight, bias, relu=True))
+        ctx.save_for_backward(*inputs, *weights)
+        return _linear(inputs[-1], weights[-1], biases[-1])
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        n = len(ctx.saved_tensors) // 2
+        inputs, weights = ctx.saved_tensors[:n], ctx.saved_tensors[n:]
+        grads: list[torch.Tensor | None] = [None] * (2 * n + 1)
+        for i in reversed(range(n)):
+            if ctx.needs_input_grad[2 * i + 1]:
+                grads[2 * i + 1] = _product(grad.t(), inputs[i])
+                grads[2 * i + 2] = grad.sum(0)
+            if i > 0:
+                grad = _product(grad, weights[i])
+                grad = torch.ops.aten.threshold_backward(grad, inputs[i], 0)
+            elif ctx.needs_input_grad[0]:
+                grads[0] = _product(grad, weights[0])
+        return tuple(grads)
+
+
+def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, relu: bool = False) -> torch.Tensor:
+    if min(weight.shape) >= _NARROW and has_onednn():
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "relu" if relu else "none", [], "")
+    y = F.linear(x, weight, bias)
+    return y.relu_() if relu else y
+
+
+def _product(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    if min(*x.shape, *y.shape) >= _NARROW and has_onednn():
+        return torch.ops.mkldnn._linear_pointwise(x, y.t(), None, "none", [], "")
+    return x @ y
+
+
+@cache
+def has_onednn() -> bool:
+    """Whether this PyTorch lets oneDNN multiply (an operator of torch.compile's, so its absence must do no harm)."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    x = torch.eye(2)
+    try:
+        return torch.equal(torch.ops.mkldnn._linear_pointwise(x, x, None, "none", [], ""), x)
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+
+
+class FastCritic(ContinuousCritic):
+    """Stable-Baselines3's twin critics, with the same parameters under the same names."""
+
+    def forward(self, obs: torch.Tensor, actions: torch.Tensor, *, frozen: bool = False) -> tuple[torch.Tensor, ...]:
+        """Q (B, 1) of each critic; with ``frozen`` gradients reach the actions and nothing else."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not (self.share_features_extractor or frozen)):
+            features = self.extract_features(obs, self.features_extractor)
+        x = torch.cat([features, actions], dim=1)
+        return tuple(run_mlp(network, x, frozen=frozen) for network in self.q_networks)
