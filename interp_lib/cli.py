@@ -247,7 +247,7 @@ def _embed(commands: Any) -> None:
     parser = _looking_at(
         commands,
         "embed",
-        "collect states of an SPPO run and draw its FDR and t-SNE spaces",
+        "collect states of an SPPO run and draw its FDR and t-SNE spaces, clusters and policy graph",
         _run_embed,
         "checkpoints/sppo-fruitbot-s2021",
     )
@@ -256,15 +256,19 @@ def _embed(commands: Any) -> None:
 
 
 def _run_embed(args: argparse.Namespace) -> int:
+    from .descriptions import read_descriptions
     from .embedding import collect_states
-    from .explore import draw_spaces, save_cluster_outputs
+    from .explore import draw_spaces, save_cluster_outputs, save_transitions
     from .runs import load_agent
 
     run, outputs = _run_outputs(args)
     path = outputs.folder / run.name / "states.h5"
-    states = collect_states(load_agent(run.path), path, steps=args.steps, seed=args.seed)
+    agent = load_agent(run.path)
+    states = collect_states(agent, path, steps=args.steps, seed=args.seed, reuse=True)
+    descriptions = read_descriptions(run.path, states.num_codes)
     draw_spaces(states, outputs, [run.path], tsne_states=args.tsne_states)
-    save_cluster_outputs(states, outputs, [run.path])
+    save_cluster_outputs(states, outputs, [run.path], descriptions)
+    save_transitions(states, outputs, [run.path])
     print(f"saved {len(states):,} states and their pictures in {outputs.folder / run.name}")
     return 0
 
@@ -279,14 +283,21 @@ def _videos(commands: Any) -> None:
     )
     parser.add_argument("--episodes", type=int, default=128, help="episodes to choose from (default: 128)")
     parser.add_argument("--frames", type=int, default=480, help="most frames a cluster (default: 480)")
+    parser.add_argument(
+        "--max-steps", type=int, default=60_000, help="play no more than this for rare clusters (default: 60,000)"
+    )
 
 
 def _run_videos(args: argparse.Namespace) -> int:
-    from .explore import save_skill_videos
+    from .descriptions import read_descriptions
+    from .explore import play_for_videos, save_skill_videos
     from .runs import load_agent
 
     run, outputs = _run_outputs(args)
-    report = save_skill_videos(load_agent(run.path), outputs, [run.path], args.episodes, args.frames, seed=args.seed)
+    agent = load_agent(run.path)
+    episodes = play_for_videos(agent, args.episodes, max_frames=args.frames, max_steps=args.max_steps, seed=args.seed)
+    descriptions = read_descriptions(run.path, agent.config.num_codes)
+    report = save_skill_videos(agent, outputs, [run.path], episodes, max_frames=args.frames, descriptions=descriptions)
     print(report.to_string())
     print(f"saved videos in {outputs.folder / run.name}")
     return 0

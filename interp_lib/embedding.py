@@ -1,11 +1,14 @@
-"""What the semantic clustering paper looks at: states on unseen levels, their FDR and t-SNE spaces, their clusters."""
+"""What the semantic clustering paper looks at: states on unseen levels, in one file, and their FDR and t-SNE spaces."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -21,6 +24,7 @@ from .storage import atomic_write
 
 COLUMNS = ("fdr", "code", "value", "action", "reward", "done", "level", "env", "t", "kept", "feature")
 GAMMA = 0.999
+END, CUT = -1, -2  # what follows a stretch that no cluster follows: the episode ended, the recording ended
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class StateSet:
     """
 
     path: Path
-    meta: dict  # run, env, steps, num_envs, random_action, keep, seed
+    meta: dict  # run, timesteps, weights (digest), game, mode, num_codes, steps, num_envs, random_action, keep, seed
     feature: np.ndarray  # float32 (N, 256), h
     fdr: np.ndarray  # float32 (N, 2), z
     code: np.ndarray  # int64 (N,), k
@@ -48,11 +52,18 @@ class StateSet:
         return len(self.code)
 
     def frames(self, rows: np.ndarray) -> np.ndarray:
-        """Observations of the states ``rows`` (m,), in that order → uint8 (m, 64, 64, 3)."""
+        """Observations of the states ``rows`` (m,), in that order → uint8 (m, 64, 64, 3).
+
+        Raises:
+            InterpError: the file is gone, or its frames are damaged (they carry checksums).
+        """
         rows = np.asarray(rows, dtype=np.int64)
         unique, inverse = np.unique(rows, return_inverse=True)  # HDF5 wants increasing, distinct rows
-        with h5py.File(self.path) as file:
-            return file["obs"][unique][inverse]
+        try:
+            with h5py.File(self.path) as file:
+                return file["obs"][unique][inverse]
+        except (OSError, KeyError) as error:
+            raise InterpError(f"{self.path}: frames can't be read ({error}). Delete it and collect again.") from error
 
     @property
     def num_codes(self) -> int:
@@ -69,17 +80,23 @@ def collect_states(
     random_action: float = 0.2,
     keep: float = 0.8,
     seed: int = 0,
+    reuse: bool = False,
     progress: bool = True,
 ) -> StateSet:
     """Collect states on unseen levels (paper, section 5: 20% random actions, 80% of the states kept).
 
     The file holds everything the figures, videos and the browser need; it is written whole or not at all.
 
+    Args:
+        reuse: open ``path`` instead when it holds what would be collected: the same weights, the same settings. Why
+            another file is replaced is said on stderr.
+
     Raises:
         InterpError: the agent has no semantic module, or numbers that are out of range.
     """
     if agent.algorithm != "sppo":
         raise InterpError(f"a {agent.algorithm} run has no clusters to embed: only SPPO has codes. Choose an sppo run.")
+    path = Path(path)
     if steps < 1 or num_envs < 1:
         raise InterpError(f"steps and num_envs must be at least 1, not {steps} and {num_envs}.")
     if not 0 <= random_action <= 1 or not 0 < keep <= 1:
@@ -87,6 +104,7 @@ def collect_states(
     meta = {
         "run": f"{agent.algorithm}-{agent.config.env}-s{agent.config.seed}",
         "timesteps": agent.timesteps,
+        "weights": weights_digest(agent),
         "game": agent.config.env,
         "mode": agent.config.distribution_mode,
         "num_codes": agent.config.num_codes,
@@ -96,6 +114,15 @@ def collect_states(
         "keep": keep,
         "seed": seed,
     }
+    if reuse and path.exists():
+        try:
+            states = load_states(path)
+            problem = _difference(states.meta, meta)
+        except InterpError:
+            problem = "is damaged or no embedding file"
+        if problem is None:
+            return states
+        print(f"{path} {problem}: collecting again.", file=sys.stderr)
     env = ProcgenVec(agent.config.env, num_envs, seed=seed, **procgen_levels(agent.config, "unseen"))
     rng = np.random.default_rng(seed)
     columns: dict[str, list[np.ndarray]] = {name: [] for name in COLUMNS}
@@ -106,7 +133,9 @@ def collect_states(
                 (steps * num_envs, *OBSERVATION_SHAPE),
                 np.uint8,
                 chunks=(16, *OBSERVATION_SHAPE),
-                compression="lzf",
+                compression="gzip",  # level 1: a third smaller than lzf, and as fast to read
+                compression_opts=1,
+                fletcher32=True,
             )
             transitions = play(agent, env, random_action=random_action, seed=seed)
             for t in tqdm(range(steps), desc="collect", unit="step", disable=not progress):
@@ -122,18 +151,21 @@ def collect_states(
                 for name in COLUMNS:
                     columns[name].append(row[name])
             for name, parts in columns.items():
-                file[name] = np.concatenate(parts)
+                file.create_dataset(name, data=np.concatenate(parts), chunks=True, fletcher32=True)
             file.attrs["meta"] = json.dumps(meta)
     finally:
         env.close()
     return load_states(path)
 
 
-def load_states(path: Path | str) -> StateSet:
+def load_states(path: Path | str, agent: PPO | None = None) -> StateSet:
     """Open what :func:`collect_states` wrote.
 
+    Args:
+        agent: refuse states that another agent, or this one with other weights, was collected with.
+
     Raises:
-        InterpError: the file is missing, damaged or of another kind.
+        InterpError: the file is missing, damaged, of another kind or of another agent.
     """
     path = Path(path)
     if not path.exists():
@@ -141,18 +173,65 @@ def load_states(path: Path | str) -> StateSet:
     try:
         with h5py.File(path) as file:
             meta = json.loads(file.attrs["meta"])
-            return StateSet(path, meta, **{name: file[name][:] for name in COLUMNS})
-    except (OSError, KeyError, ValueError) as error:
+            states = StateSet(path, meta, **{name: file[name][:] for name in COLUMNS})
+            size = meta["steps"] * meta["num_envs"]
+            if {len(file["obs"]), *(len(file[name]) for name in COLUMNS)} != {size}:
+                raise ValueError(f"not all columns have {size} rows")
+    except (OSError, KeyError, ValueError, TypeError) as error:
         raise InterpError(f"{path} is damaged or no embedding file ({error}). Delete it and collect again.") from error
+    if agent is not None:
+        keys = ("game", "weights")
+        problem = _difference(
+            {key: meta.get(key) for key in keys}, {"game": agent.config.env, "weights": weights_digest(agent)}
+        )
+        if problem:
+            raise InterpError(f"{path} {problem}: its clusters mean something else. Collect again: interp embed RUN")
+    return states
 
 
-def tsne(features: np.ndarray, *, seed: int = 0, perplexity: float = 30.0, jobs: int = 2) -> np.ndarray:
-    """t-SNE of ``features`` (n, d) → float64 (n, 2), from a PCA start, so that the global layout means something."""
+def weights_digest(agent: PPO) -> str:
+    """SHA-256 over names and values of the weights, as float32; a run released in half precision counts as another."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(agent.network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(tensor.float().cpu().numpy()))
+    return digest.hexdigest()
+
+
+def _difference(meta: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
+    """How a file differs from what is wanted, as the end of a sentence that begins with its name; None: not at all."""
+    if meta.get("game") != wanted["game"]:
+        return f"holds states of {meta.get('game')}, not of {wanted['game']}"
+    if meta.get("weights") != wanted["weights"]:
+        return f"holds states of another {wanted['game']} agent, or of this one before its last training"
+    different = [f"{key} {meta.get(key)}, not {value}" for key, value in wanted.items() if meta.get(key) != value]
+    return f"was collected with {' and '.join(different)}" if different else None
+
+
+def tsne(
+    features: np.ndarray, *, seed: int = 0, perplexity: float = 30.0, start: str = "pca", jobs: int | None = None
+) -> np.ndarray:
+    """t-SNE of ``features`` (n, d) → float64 (n, 2).
+
+    By openTSNE: with one thread each it took 3.7 s for 1,000 and 19.2 s for 3,000 FruitBot states, scikit-learn 5.8 s
+    and 36.3 s, for the same exact divergence (0.639 against 0.642; 0.964 against 0.967) and trustworthiness (0.984 and
+    0.985; 0.991 and 0.991), on 2 busy cores (``benchmarks/embedding.py --threads 1``).
+
+    Args:
+        start: ``pca``, so that the global layout means something, or ``random``, where the seed decides it.
+        jobs: threads; by default PyTorch's, which OMP_NUM_THREADS sets.
+
+    Raises:
+        InterpError: too few states for the perplexity.
+    """
     import openTSNE
+    import torch
 
     if len(features) <= 3 * perplexity:
         raise InterpError(f"t-SNE with perplexity {perplexity:g} needs more than {3 * perplexity:g} states.")
-    return np.asarray(openTSNE.TSNE(perplexity=perplexity, random_state=seed, n_jobs=jobs).fit(features))
+    jobs = torch.get_num_threads() if jobs is None else jobs
+    fit = openTSNE.TSNE(perplexity=perplexity, initialization=start, random_state=seed, n_jobs=jobs).fit(features)
+    return np.asarray(fit)
 
 
 def sample_rows(states: StateSet, size: int, *, seed: int = 0) -> np.ndarray:
@@ -161,13 +240,6 @@ def sample_rows(states: StateSet, size: int, *, seed: int = 0) -> np.ndarray:
     if len(rows) > size:
         rows = np.sort(np.random.default_rng(seed).choice(rows, size, replace=False))
     return rows
-
-
-def code_perplexity(code: np.ndarray, num_codes: int) -> float:
-    """exp(entropy) of code usage: how many of the K codes are in use, in effect (1 to K)."""
-    usage = np.bincount(code, minlength=num_codes) / max(len(code), 1)
-    usage = usage[usage > 0]
-    return float(np.exp(-(usage * np.log(usage)).sum()))
 
 
 def return_to_go(states: StateSet, gamma: float = GAMMA) -> np.ndarray:
@@ -182,89 +254,34 @@ def return_to_go(states: StateSet, gamma: float = GAMMA) -> np.ndarray:
     return result.ravel()
 
 
+def stretches(states: StateSet) -> pd.DataFrame:
+    """The stretches that an environment stays in one cluster within an episode, by environment and time.
+
+    Returns:
+        columns ``env``, ``start`` (step), ``length`` (steps), ``cluster`` and ``next``: the cluster that follows,
+        :data:`END` where the episode ended, :data:`CUT` where the recording did.
+    """
+    n = states.meta["num_envs"]
+    code, done = (column.reshape(-1, n).T.ravel() for column in (states.code, states.done))  # env by env
+    steps = len(code) // n
+    step = np.arange(len(code)) % steps
+    following = np.append(code[1:], CUT)
+    following[step == steps - 1] = CUT
+    following[done] = END
+    stop = np.flatnonzero(following != code)
+    start = np.append(0, stop[:-1] + 1)
+    return pd.DataFrame(
+        {
+            "env": start // steps,
+            "start": step[start],
+            "length": stop + 1 - start,
+            "cluster": code[start],
+            "next": following[stop],
+        }
+    )
+
+
 def dwell_times(states: StateSet) -> dict[int, np.ndarray]:
     """Lengths in steps of the stretches that one environment stays in a cluster within an episode, by cluster."""
-    n = states.meta["num_envs"]
-    code, done = states.code.reshape(-1, n), states.done.reshape(-1, n)
-    lengths: dict[int, list[int]] = {k: [] for k in range(states.num_codes)}
-    for env in range(n):
-        for k, stop, start in _stretches(code[:, env], done[:, env]):
-            lengths[k].append(stop - start)
-    return {k: np.array(found, dtype=np.int64) for k, found in lengths.items()}
-
-
-def _stretches(code: np.ndarray, done: np.ndarray) -> Iterator[tuple[int, int, int]]:
-    start = 0
-    for t in range(len(code)):
-        last = t + 1 == len(code)
-        if last or done[t] or code[t + 1] != code[t]:
-            yield int(code[t]), t + 1, start
-            start = t + 1
-
-
-def cluster_table(states: StateSet) -> pd.DataFrame:
-    """One row a cluster, over the kept states: share, dwell time, value, return to go, most frequent actions."""
-    from .envs.procgen import ACTION_NAMES
-
-    to_go, dwell = return_to_go(states), dwell_times(states)
-    rows = []
-    for k in range(states.num_codes):
-        member = states.kept & (states.code == k)
-        count = int(member.sum())
-        actions = np.bincount(states.action[member], minlength=len(ACTION_NAMES))
-        top = [ACTION_NAMES[a] for a in np.argsort(-actions, kind="stable")[:3] if actions[a]]
-        rows.append(
-            {
-                "cluster": k,
-                "states": count,
-                "share": count / max(int(states.kept.sum()), 1),
-                "mean dwell (steps)": float(dwell[k].mean()) if len(dwell[k]) else np.nan,
-                "value": float(states.value[member].mean()) if count else np.nan,
-                "return to go": float(to_go[member].mean()) if count else np.nan,
-                "frequent actions": ", ".join(top),
-            }
-        )
-    return pd.DataFrame(rows).set_index("cluster")
-
-
-def mean_images(states: StateSet, *, per_cluster: int = 500, seed: int = 0) -> dict[int, np.ndarray]:
-    """Mean observation of each cluster that has states → uint8 (64, 64, 3) by cluster."""
-    rng = np.random.default_rng(seed)
-    images = {}
-    for k in range(states.num_codes):
-        rows = np.flatnonzero(states.kept & (states.code == k))
-        if len(rows):
-            rows = rng.choice(rows, min(per_cluster, len(rows)), replace=False)
-            images[k] = states.frames(rows).mean(0).round().astype(np.uint8)
-    return images
-
-
-def representative_rows(states: StateSet, k: int, count: int = 4) -> np.ndarray:
-    """States of cluster ``k`` nearest to its median in FDR space, at most one a level → int64 (m ≤ count,)."""
-    rows = np.flatnonzero(states.kept & (states.code == k))
-    if not len(rows):
-        return rows
-    centre = np.median(states.fdr[rows], axis=0)
-    order = rows[np.argsort(np.square(states.fdr[rows] - centre).sum(1), kind="stable")]
-    _, first = np.unique(states.level[order], return_index=True)
-    return order[np.sort(first)][:count]
-
-
-def cluster_quality(states: StateSet, rows: np.ndarray, spaces: dict[str, np.ndarray]) -> pd.DataFrame:
-    """Silhouette of the codes and trustworthiness against feature space, for each 2-D space of the states ``rows``.
-
-    Args:
-        spaces: name → (m, 2) coordinates of ``rows``.
-    """
-    from sklearn.manifold import trustworthiness
-    from sklearn.metrics import silhouette_score
-
-    code = states.code[rows]
-    table = {}
-    for name, points in spaces.items():
-        several = len(np.unique(code)) > 1
-        table[name] = {
-            "silhouette of codes": silhouette_score(points, code) if several else np.nan,
-            "trustworthiness (k=12)": trustworthiness(states.feature[rows], points, n_neighbors=12),
-        }
-    return pd.DataFrame(table).T.rename_axis("space")
+    found = stretches(states)
+    return {k: found["length"][found["cluster"] == k].to_numpy() for k in range(states.num_codes)}

@@ -1,41 +1,43 @@
-"""The outputs of notebook 03 for any SPPO run: spaces, clusters and skill videos, saved with captions."""
+"""The outputs of notebook 03 for any SPPO run: spaces, clusters, policy graph and skill videos, saved with captions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from .embedding import (
-    StateSet,
-    cluster_quality,
-    cluster_table,
-    mean_images,
-    representative_rows,
-    sample_rows,
-    tsne,
-)
+from .clusters import action_shares, cluster_table, mean_images, representative_rows
+from .embedding import END, StateSet, sample_rows, tsne
 from .envs.procgen import ProcgenVec
 from .errors import InterpError
 from .evaluation import procgen_levels
+from .evidence import code_separation
 from .outputs import Outputs
-from .plots.clusters import cluster_gallery, draw_space
+from .plots.clusters import cluster_gallery, draw_actions, draw_space
+from .plots.transitions import LEAST_PROBABILITY, draw_transitions
 from .semantic.agents import PPO
 from .semantic.play import Episode, play_episodes
-from .skill_videos import find_stretches, stretch_clips, successful
+from .skill_videos import find_stretches, frames_in, stretch_clips, successful
+from .transitions import dwell_table, transition_table, typical_sequences
+
+ANIMATION_FRAMES = 48  # six seconds
 
 
 def draw_spaces(
     states: StateSet, outputs: Outputs, runs: Sequence[Path], *, tsne_states: int, seed: int = 0
 ) -> pd.DataFrame:
-    """Draw FDR space and t-SNE space of the same states, coloured by cluster; returns their quality, a row a space."""
+    """Draw FDR space and t-SNE space of the same states, coloured by cluster.
+
+    Returns:
+        how separate the codes are in both spaces and in feature space (:func:`.evidence.code_separation`).
+    """
     import matplotlib.pyplot as plt
 
     rows = sample_rows(states, tsne_states, seed=seed)
-    code = states.code[rows]
-    spaces = {"FDR": states.fdr[rows], "t-SNE": tsne(states.feature[rows], seed=seed)}
+    code, features = states.code[rows], states.feature[rows]
+    spaces = {"FDR": states.fdr[rows], "t-SNE": tsne(features, seed=seed)}
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.8))
     draw_space(axes[0], spaces["FDR"], code, f"FDR space (n = {len(rows):,} states)", axis="z")
     draw_space(axes[1], spaces["t-SNE"], code, "t-SNE of the features, same states", axis="t-SNE")
@@ -48,37 +50,121 @@ def draw_spaces(
         f"n = {len(rows):,} states; numbers mark the median of each cluster with at least 1% of them.",
         runs,
     )
-    return cluster_quality(states, rows, spaces)
+    return code_separation(states, rows, {**spaces, "features (256-D)": features})
 
 
-def save_cluster_outputs(states: StateSet, outputs: Outputs, runs: Sequence[Path]) -> pd.DataFrame:
-    """Save the cluster gallery and the cluster table; returns the table."""
-    table = cluster_table(states)
+def save_cluster_outputs(
+    states: StateSet, outputs: Outputs, runs: Sequence[Path], descriptions: Mapping[int, str] | None = None
+) -> pd.DataFrame:
+    """Save the cluster gallery, the action histograms and the cluster table; returns the table."""
+    import matplotlib.pyplot as plt
+
+    game, kept = states.meta["game"], int(states.kept.sum())
+    table = cluster_table(states, descriptions)
     images = mean_images(states)
     frames = {k: states.frames(representative_rows(states, k)) for k in images}
-    kept = int(states.kept.sum())
+    empty = [str(k) for k in table.index if not table["states"][k]]
+    unused = f" Never used: cluster {', '.join(empty)}." if empty else ""
     outputs.figure(
-        cluster_gallery(images, frames, table["share"].to_dict()),
+        cluster_gallery(images, frames, table["share"].to_dict(), descriptions),
         "cluster_gallery",
         f"Each cluster's mean observation (of up to 500 states) and the frames nearest to its centre in FDR space, one "
-        f"a level, with its share of n = {kept:,} states. {states.meta['game']}, unseen levels.",
+        f"a level, with its share of n = {kept:,} states. {game}, unseen levels.{unused}",
         runs,
     )
     outputs.table(
         table,
         "cluster_table",
-        f"Clusters over n = {kept:,} states: share, mean dwell time, value estimate (in scaled reward, as the "
-        "agent learns it), discounted return to go (γ 0.999, raw reward, to the end of episode or recording) and the "
-        "three most frequent actions.",
+        f"Clusters over n = {kept:,} states: share; mean dwell time with 95% interval (environments resampled); value "
+        "estimate (in scaled reward, as the agent learns it) and discounted return to go (γ 0.999, raw reward, to the "
+        "end of episode or recording), each with its standard deviation; the three most frequent actions; and the "
+        f"description, where somebody has written one.{unused}",
+        runs,
+    )
+    figure, ax = plt.subplots(figsize=(7.6, 3.6))
+    actions = action_shares(states)
+    draw_actions(ax, actions, table["states"].to_dict())
+    ax.set_title(f"What the agent does in each cluster of {game}")
+    outputs.figure(
+        figure,
+        "cluster_actions",
+        f"Share of each action in each cluster over n = {kept:,} states, as taken: "
+        f"{states.meta['random_action']:.0%} of them at random. Names are Procgen's; a game may give several of them "
+        "the same effect.",
+        runs,
+    )
+    outputs.table(actions, "cluster_action_shares", "The same action shares, in full precision.", runs)
+    return table
+
+
+def save_transitions(states: StateSet, outputs: Outputs, runs: Sequence[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Save the graph of clusters and its two tables; returns them: transitions, dwell times."""
+    import matplotlib.pyplot as plt
+
+    transitions, dwell = transition_table(states), dwell_table(states)
+    images = mean_images(states, per_cluster=200)
+    centres = {k: np.median(states.fdr[states.kept & (states.code == k)], axis=0) for k in images}
+    shares = {k: float((states.code[states.kept] == k).mean()) for k in images}
+    figure, ax = plt.subplots(figsize=(8, 7.6))
+    draw_transitions(ax, transitions, centres, shares, images, dwell["mean dwell (steps)"].to_dict())
+    weak = int((transitions["probability"] < LEAST_PROBABILITY).sum())
+    to_end = transitions["probability"][transitions.index.get_level_values("next") == END]
+    ends = "" if to_end.empty else f" The episode ends after at most {to_end.max():.0%} of a cluster's stretches."
+    outputs.figure(
+        figure,
+        "cluster_transitions",
+        f"Policy of {states.meta['game']} as a graph: each cluster with its mean image, placed by its median in FDR "
+        f"space (moved apart where too close), its share of the states as area, and its mean dwell time. Arrows: which "
+        f"cluster follows, of n = {int(transitions['count'].sum()):,} stretches; {weak} transitions below "
+        f"{LEAST_PROBABILITY:.0%} are not drawn.{ends} Unseen levels, "
+        f"{states.meta['random_action']:.0%} random actions.",
+        runs,
+    )
+    outputs.table(
+        transitions,
+        "cluster_transitions_table",
+        "P(next cluster | cluster) over stretches, with counts and 95% intervals (environments resampled); next = −1: "
+        "the episode ended.",
+        runs,
+    )
+    outputs.table(
+        dwell,
+        "cluster_dwell",
+        "Dwell time in each cluster over complete stretches, and how often the episode ends in it; 95% intervals "
+        "(environments resampled).",
+        runs,
+    )
+    return transitions, dwell
+
+
+def save_sequences(
+    episodes: Sequence[Episode], outputs: Outputs, runs: Sequence[Path], *, length: int = 3, ending: bool = False
+) -> pd.DataFrame:
+    """Save which cluster sequences successful episodes and the others go through, or end with; returns the table."""
+    table = typical_sequences(episodes, length=length, ending=ending)
+    good, other = table.attrs.values()
+    best = max(e.total for e in episodes)
+    outputs.table(
+        table,
+        "sequences_at_the_end" if ending else "sequences",
+        f"{'Last' if ending else 'Consecutive'} {length} clusters (repeats collapsed) of {good} successful episodes "
+        f"(return above 80% of the best, {best:.1f}) and {other} others, the agent's own actions on unseen levels: "
+        "counts, and shares of all such sequences with 95% intervals (episodes resampled).",
         runs,
     )
     return table
 
 
 def save_skill_videos(
-    agent: PPO, outputs: Outputs, runs: Sequence[Path], num_episodes: int, max_frames: int, *, seed: int = 0
+    agent: PPO,
+    outputs: Outputs,
+    runs: Sequence[Path],
+    episodes: Sequence[Episode],
+    *,
+    max_frames: int = 480,
+    descriptions: Mapping[int, str] | None = None,
 ) -> pd.DataFrame:
-    """Film every cluster that shows up in successful episodes (MP4, 512 × 512, 8 frames/s).
+    """Film every cluster that shows up in successful ``episodes`` (MP4, 512 × 512, 8 frames/s; a small WebP beside it).
 
     Returns:
         a row a cluster: stretches, frames, episodes, and the shortfall against ``max_frames``.
@@ -86,44 +172,70 @@ def save_skill_videos(
     Raises:
         InterpError: the agent has no clusters.
     """
-    if agent.algorithm != "sppo":
-        raise InterpError(f"a {agent.algorithm} run has no clusters to film: only SPPO has codes. Choose an sppo run.")
-    episodes = play_for_videos(agent, num_episodes, seed=seed)
+    _must_have_clusters(agent)
+    episodes = list(episodes)
     best = max(e.total for e in episodes)
     chosen = successful(episodes)
     report = []
     for k in range(agent.config.num_codes):
         stretches = find_stretches(episodes, k, max_frames=max_frames)
-        frames = sum(s.stop - s.start for s in stretches)
-        used = len({s.episode for s in stretches})
+        frames, used = frames_in(stretches), len({s.episode for s in stretches})
+        missing = max(max_frames - frames, 0)
         report.append(
-            {
-                "cluster": k,
-                "stretches": len(stretches),
-                "frames": frames,
-                "episodes": used,
-                "missing": max(max_frames - frames, 0),
-            }
+            {"cluster": k, "stretches": len(stretches), "frames": frames, "episodes": used, "missing": missing}
         )
         if stretches:
+            text = (descriptions or {}).get(k, "")
+            short = f", {missing} fewer than asked for: it is rare in them" if missing else ""
             outputs.video(
-                stretch_clips(episodes, stretches, k),
+                stretch_clips(episodes, stretches, k, text),
                 f"skill_{k}",
-                f"Cluster {k} of {agent.config.env}: {len(stretches)} stretches of 5 to 20 steps from {used} good "
-                f"episodes on unseen levels (return above 80% of the best, {best:.1f}; {len(chosen)} of "
-                f"{len(episodes)} episodes qualify), {frames} frames at 8 a second.",
+                f"Cluster {k} of {agent.config.env}{f' ({text})' if text else ''}: {len(stretches)} stretches of 5 to "
+                f"20 steps from {used} good episodes on unseen levels (return above 80% of the best, {best:.1f}; "
+                f"{len(chosen)} of {len(episodes)} episodes qualify), {frames} frames at 8 a second{short}.",
                 runs,
                 fps=8,
+                animation=ANIMATION_FRAMES,
             )
     return pd.DataFrame(report).set_index("cluster")
 
 
-def play_for_videos(agent: PPO, num_episodes: int, *, seed: int = 0) -> list[Episode]:
-    """Episodes on unseen levels with the agent's own, sampled actions."""
-    env = ProcgenVec(
-        agent.config.env, int(np.clip(num_episodes, 1, 32)), seed=seed, **procgen_levels(agent.config, "unseen")
-    )
-    try:
-        return play_episodes(agent, env, num_episodes, seed=seed)
-    finally:
-        env.close()
+def play_for_videos(
+    agent: PPO, num_episodes: int = 128, *, max_frames: int = 480, max_steps: int = 60_000, seed: int = 0
+) -> list[Episode]:
+    """Episodes on unseen levels with the agent's own, sampled actions, for videos and sequences.
+
+    ``num_episodes`` of them, then more rounds as long as a cluster has fewer than ``max_frames`` frames for its video
+    and fewer than ``max_steps`` steps have been taken. (The original plays for ever where a cluster never shows up in a
+    good episode.) Every round is played to the end, so it may take somewhat more steps.
+
+    Raises:
+        InterpError: the agent has no clusters, or a number is not positive.
+    """
+    _must_have_clusters(agent)
+    if max_frames < 1:
+        raise InterpError(f"the number of frames must be positive, not {max_frames}.")
+    episodes: list[Episode] = []
+    while True:
+        wanted = num_episodes if not episodes else max(num_episodes // 2, 1)
+        env = ProcgenVec(
+            agent.config.env,
+            int(np.clip(wanted, 1, 32)),
+            seed=seed + len(episodes),
+            **procgen_levels(agent.config, "unseen"),
+        )
+        try:
+            episodes += play_episodes(agent, env, wanted, seed=seed + len(episodes))
+        finally:
+            env.close()
+        short = any(
+            frames_in(find_stretches(episodes, k, max_frames=max_frames)) < max_frames
+            for k in range(agent.config.num_codes)
+        )
+        if not short or sum(len(e.actions) for e in episodes) >= max_steps:
+            return episodes
+
+
+def _must_have_clusters(agent: PPO) -> None:
+    if agent.algorithm != "sppo":
+        raise InterpError(f"a {agent.algorithm} run has no clusters to film: only SPPO has codes. Choose an sppo run.")

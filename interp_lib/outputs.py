@@ -1,6 +1,6 @@
 """What a notebook leaves behind: pictures, videos and tables, each with a note that says where it came from.
 
-    figures/<notebook>/<name>.png    the output (.mp4 for videos, .csv for tables; figures also as .pdf)
+    figures/<notebook>/<name>.png    the output (.mp4 and .webp for videos, .csv for tables, figures also .pdf)
     figures/<notebook>/<name>.json   its sidecar: caption, notebook, source runs, parameters, SHA-256, order
 
 The report is built from the sidecars alone, so nothing gets in without a caption and a source.
@@ -24,7 +24,7 @@ import numpy as np
 
 from .errors import InterpError
 from .storage import atomic_write, read_json, write_json
-from .videos import iterate_frames, write_mp4
+from .videos import iterate_frames, write_animation, write_mp4
 
 if TYPE_CHECKING:
     import pandas
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 # Where files lie says nothing about what is in them, and differs between machines.
 _NOT_PROVENANCE = frozenset({"figures_dir", "checkpoints_dir", "runs_dir"})
+
+ANIMATION_WIDTH = 192  # pixels
 
 Run = str | os.PathLike[str]
 
@@ -101,24 +103,40 @@ class Outputs:
         return self._save("figure", name, caption, runs, files, width, height)
 
     def video(
-        self, frames: Iterable[Any], name: str, caption: str, runs: Iterable[Run] = (), *, fps: float = 8
+        self,
+        frames: Iterable[Any],
+        name: str,
+        caption: str,
+        runs: Iterable[Run] = (),
+        *,
+        fps: float = 8,
+        animation: int = 0,
     ) -> Path:
         """Save frames (uint8, H x W x 3) or clips, joined end to end, as MP4, and the first frame as a poster.
+
+        Args:
+            animation: also a small looping WebP, of that many frames from the start, for where no player is at hand.
 
         Raises:
             InterpError: there are no frames.
         """
         first: list[np.ndarray] = []
+        small: list[np.ndarray] = []
 
         def keep_first() -> Iterable[np.ndarray]:
             for frame in iterate_frames(frames):
                 if not first:
                     first.append(frame.copy())  # an environment may draw into the same buffer again
+                if len(small) < animation:
+                    small.append(_shrink(frame, ANIMATION_WIDTH))
                 yield frame
 
         old = self._retire(name)
         info = write_mp4(self._path(f"{name}.mp4"), keep_first(), fps)
-        files = {f"{name}.mp4": None, f"{name}.poster.png": _png(first[0])}
+        files: dict[str, bytes | None] = {f"{name}.mp4": None, f"{name}.poster.png": _png(first[0])}
+        if animation:
+            write_animation(self._path(f"{name}.webp"), small, fps)
+            files[f"{name}.webp"] = None
         return self._save("video", name, caption, runs, files, info.width, info.height, old)
 
     def table(self, frame: pandas.DataFrame, name: str, caption: str, runs: Iterable[Run] = ()) -> Path:
@@ -261,6 +279,16 @@ def _render(fig: Figure, file_format: str, metadata: dict[str, None]) -> bytes:
     buffer = io.BytesIO()
     fig.savefig(buffer, format=file_format, dpi=300, bbox_inches="tight", facecolor="white", metadata=metadata)
     return buffer.getvalue()
+
+
+def _shrink(frame: np.ndarray, width: int) -> np.ndarray:
+    """A copy of ``frame`` (H, W, 3), at most ``width`` pixels wide."""
+    from PIL import Image
+
+    height, old = frame.shape[:2]
+    if old <= width:
+        return frame.copy()
+    return np.asarray(Image.fromarray(frame).resize((width, round(height * width / old)), Image.Resampling.LANCZOS))
 
 
 def _png(array: np.ndarray) -> bytes:

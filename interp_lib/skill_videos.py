@@ -52,7 +52,14 @@ def find_stretches(
     return chosen
 
 
-def stretch_clips(episodes: list[Episode], stretches: list[Stretch], cluster: int) -> Iterator[np.ndarray]:
+def frames_in(stretches: list[Stretch]) -> int:
+    """How many frames ``stretches`` have together."""
+    return sum(s.stop - s.start for s in stretches)
+
+
+def stretch_clips(
+    episodes: list[Episode], stretches: list[Stretch], cluster: int, description: str = ""
+) -> Iterator[np.ndarray]:
     """Render stretches in human view with a label → clips, uint8 (T, 512, 512, 3); each episode is replayed once."""
     by_episode: dict[int, list[Stretch]] = {}
     for stretch in stretches:
@@ -65,19 +72,30 @@ def stretch_clips(episodes: list[Episode], stretches: list[Stretch], cluster: in
             label = f"cluster {cluster}   episode {index}   level {episode.level}   step"
             yield np.stack(
                 [
-                    label_frame(frames[t], f"{label} {t}", cluster_color(cluster))
+                    label_frame(frames[t], f"{label} {t}", cluster_color(cluster), below=description)
                     for t in range(stretch.start, stretch.stop)
                 ]
             )
 
 
-def label_frame(frame: np.ndarray, text: str, color: str, *, bar: int = 28) -> np.ndarray:
-    """A copy of ``frame`` (uint8 (H, W, 3)) with a strip of ``color`` and ``text`` along its top edge."""
+def label_frame(frame: np.ndarray, text: str, color: str, *, below: str = "", bar: int = 28) -> np.ndarray:
+    """A copy of ``frame`` (uint8 (H, W, 3)) with a strip of ``color`` and ``text`` along its top edge.
+
+    Args:
+        below: a second, smaller line, such as the description of a cluster; cut where the frame ends.
+        bar: height of the first line in pixels.
+    """
     from PIL import Image, ImageDraw, ImageFont
 
     image = Image.fromarray(frame)
     draw = ImageDraw.Draw(image, "RGBA")
-    draw.rectangle((0, 0, image.width, bar), fill=(255, 255, 255, 225))
-    draw.rectangle((0, 0, 12, bar), fill=color)
+    height = bar + (22 if below else 0)
+    draw.rectangle((0, 0, image.width, height), fill=(255, 255, 255, 225))
+    draw.rectangle((0, 0, 12, height), fill=color)
     draw.text((20, bar / 2), text, fill=(31, 35, 40), font=ImageFont.load_default(size=15), anchor="lm")
+    if below:
+        font = ImageFont.load_default(size=13)
+        while font.getlength(below) > image.width - 28 and len(below) > 1:
+            below = below.rstrip("…")[:-1].rstrip() + "…"
+        draw.text((20, bar + 9), below, fill=(31, 35, 40), font=font, anchor="lm")
     return np.asarray(image)

@@ -6,19 +6,20 @@ import h5py
 import numpy as np
 import pytest
 
-from interp_lib import InterpError, load_agent
+from interp_lib import SPPO, InterpError, load_agent
+from interp_lib.clusters import action_shares, cluster_table, mean_images, representative_rows
 from interp_lib.embedding import (
+    CUT,
+    END,
     StateSet,
-    cluster_table,
-    code_perplexity,
     collect_states,
     dwell_times,
     load_states,
-    mean_images,
-    representative_rows,
     return_to_go,
     sample_rows,
+    stretches,
     tsne,
+    weights_digest,
 )
 from interp_lib.envs.procgen import ProcgenVec
 from interp_lib.evaluation import UNSEEN_NUM_LEVELS, bootstrap_mean, evaluate_procgen, procgen_levels
@@ -71,10 +72,16 @@ def test_a_replay_from_level_and_actions_shows_what_the_agent_saw(agent):
 def test_replayed_frames_are_those_asked_for(agent):
     episode = play_episodes(agent, ProcgenVec("fruitbot", 1, seed=1), 1)[0]
     everything = dict(replay_frames(episode))
+    level = {"num_levels": 1, "start_level": episode.level}
+    plain = ProcgenVec("fruitbot", 1, **level, human_frames=True)  # drawn at every step
+    for t, action in enumerate(episode.actions):
+        np.testing.assert_array_equal(everything[t], plain.frames[0])
+        plain.step(action[None])
     assert len(everything) == len(episode.actions) and everything[0].shape == (512, 512, 3)
-    some = dict(replay_frames(episode, [3, 5]))
-    assert sorted(some) == [3, 5]
-    np.testing.assert_array_equal(some[5], everything[5])
+    some = dict(replay_frames(episode, [3, 4, 9]))
+    assert sorted(some) == [3, 4, 9]
+    for t, frame in some.items():
+        np.testing.assert_array_equal(frame, everything[t])
 
 
 def test_actions_are_sampled_from_the_softmax():
@@ -135,6 +142,46 @@ def test_bad_embedding_files_and_runs_are_named(tiny_ppo, states, tmp_path):
         load_states(tmp_path / "other.h5")
 
 
+def test_an_embedding_file_is_reused_only_for_what_it_holds(agent, states, tmp_path, capsys):
+    path = tmp_path / "s.h5"
+    path.write_bytes(states.path.read_bytes())
+    how = {"steps": 40, "num_envs": 8, "progress": False, "reuse": True}
+    written = path.stat().st_mtime_ns
+    again = collect_states(agent, path, **how)
+    assert path.stat().st_mtime_ns == written and capsys.readouterr().err == ""
+    np.testing.assert_array_equal(again.code, states.code)
+
+    collect_states(agent, path, **{**how, "steps": 2})
+    assert "was collected with steps 40, not 2: collecting again" in capsys.readouterr().err
+    other = SPPO("fruitbot", seed=0, device="cpu")
+    with pytest.raises(InterpError, match="of another fruitbot agent.*interp embed"):
+        load_states(path, other)
+    assert len(load_states(path, agent)) == 16
+    collect_states(other, path, **{**how, "steps": 2})
+    assert "of another fruitbot agent" in capsys.readouterr().err
+    assert load_states(path, other).meta["weights"] == weights_digest(other) != weights_digest(agent)
+    jumper = SPPO("jumper", device="cpu")
+    with pytest.raises(InterpError, match="holds states of fruitbot, not of jumper"):
+        load_states(path, jumper)
+    path.write_bytes(path.read_bytes()[:3000])
+    collect_states(agent, path, **{**how, "steps": 2})
+    assert "damaged or no embedding file: collecting again" in capsys.readouterr().err
+
+
+def test_altered_frames_and_columns_are_noticed(states, tmp_path):
+    data = bytearray(states.path.read_bytes())
+    with h5py.File(states.path) as file:
+        where = {name: file[name].id.get_chunk_info(0).byte_offset for name in ("obs", "feature")}
+    for name, offset in where.items():
+        path = tmp_path / f"{name}.h5"
+        altered = data.copy()
+        altered[offset + 40] ^= 0xFF
+        path.write_bytes(altered)
+        with pytest.raises(InterpError, match="collect again") as raised:
+            load_states(path).frames(np.arange(4))
+        assert "\n" not in str(raised.value)
+
+
 def synthetic_states(path, code, done, reward, n):
     """Time-major arrays (T · n) of a recording with given codes, ends and rewards."""
     size = len(code)
@@ -153,6 +200,8 @@ def test_dwell_times_end_with_cluster_and_episode(tmp_path):
     )
     dwell = dwell_times(states)
     assert [dwell[k].tolist() for k in range(3)] == [[3], [1], [2, 2]]
+    found = stretches(states)
+    assert found["next"].tolist() == [1, CUT, END, CUT] and found["start"].tolist() == [0, 3, 0, 2]
     expected = [[1 + 0.5**3, 0.5 * 2], [0.5**2, 2], [0.5, 0.5 * 4], [1, 4]]
     np.testing.assert_allclose(return_to_go(states, gamma=0.5).reshape(4, 2), expected)
 
@@ -160,8 +209,12 @@ def test_dwell_times_end_with_cluster_and_episode(tmp_path):
 def test_cluster_analyses(states):
     table = cluster_table(states)
     assert table["states"].sum() == states.kept.sum() and table["share"].sum() == pytest.approx(1)
-    assert 1 <= code_perplexity(states.code, 8) <= 8
-    assert code_perplexity(np.array([0, 1, 2, 3]), 8) == pytest.approx(4)
+    used = table["states"] > 0
+    assert (table["mean dwell (steps) low"][used] <= table["mean dwell (steps)"][used]).all()
+    shares = action_shares(states)
+    np.testing.assert_allclose(shares[used].sum(axis=1), 1)
+    assert shares[~used].isna().all(axis=None)
+    assert cluster_table(states, {2: "waits"})["description"].tolist() == ["", "", "waits", "", "", "", "", ""]
     images = mean_images(states)
     assert set(images) == set(states.code[states.kept])
     k = int(np.bincount(states.code[states.kept]).argmax())
@@ -207,3 +260,7 @@ def test_clips_are_rendered_with_a_label(agent):
     plain = dict(replay_frames(played[0], [2]))[2]
     np.testing.assert_array_equal(clips[0][0][40:], plain[40:])
     assert (label_frame(plain, "x", "#FF0000")[:28, 4] == [255, 0, 0]).all()
+    described = label_frame(plain, "x", "#FF0000", below="a sentence much longer than the frame is wide " * 3)
+    assert (described[:50, 4] == [255, 0, 0]).all()
+    np.testing.assert_array_equal(described[51:], plain[51:])
+    assert (described[28:50, 505:].min(axis=2) > 150).all()  # the end of the line stays free

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from ..style import INK, cluster_color
 
@@ -42,21 +43,32 @@ def draw_space(
 
 
 def cluster_gallery(
-    mean_images: Mapping[int, np.ndarray], frames: Mapping[int, np.ndarray], shares: Mapping[int, float]
+    mean_images: Mapping[int, np.ndarray],
+    frames: Mapping[int, np.ndarray],
+    shares: Mapping[int, float],
+    descriptions: Mapping[int, str] | None = None,
 ) -> Figure:
-    """One row a cluster: its mean image, then representative frames.
+    """One row a cluster: its mean image, then representative frames, then its description where there is one.
 
     Args:
         mean_images: uint8 (64, 64, 3) by cluster; clusters that are not in here are left out.
         frames: uint8 (m, 64, 64, 3) by cluster.
         shares: share of the states by cluster.
+        descriptions: sentence by cluster.
     """
+    import textwrap
+
     import matplotlib.pyplot as plt
 
     clusters = sorted(mean_images)
+    described = {k: text for k, text in (descriptions or {}).items() if k in mean_images}
     columns = 1 + max((len(frames[k]) for k in clusters), default=0)
     figure, axes = plt.subplots(
-        len(clusters), columns, figsize=(1.25 * columns + 1.3, 1.32 * len(clusters)), squeeze=False
+        len(clusters),
+        columns + bool(described),
+        figsize=(1.25 * columns + 1.3 + 2.9 * bool(described), 1.32 * len(clusters)),
+        squeeze=False,
+        width_ratios=[1] * columns + [2.4] * bool(described),
     )
     for row, k in zip(axes, clusters, strict=True):
         pictures = [mean_images[k], *frames[k]]
@@ -68,6 +80,11 @@ def cluster_gallery(
             ax.spines[:].set_visible(False)
         for ax in row[len(pictures) :]:
             ax.set_visible(False)
+        if k in described:
+            row[-1].set(visible=True, facecolor="none")
+            row[-1].text(
+                0, 0.5, "\n".join(textwrap.wrap(described[k], 38)), fontsize=9, color=INK, va="center", linespacing=1.3
+            )
         row[0].spines[:].set(visible=True, color=cluster_color(k), linewidth=3)
         share = "<1%" if 0 < shares[k] < 0.01 else f"{shares[k]:.0%}"
         row[0].set_ylabel(
@@ -81,3 +98,25 @@ def cluster_gallery(
     if columns > 1:
         axes[0, 1].set_title("frames that stand for it", fontsize=10, loc="left")
     return figure
+
+
+def draw_actions(ax: Axes, shares: pd.DataFrame, counts: Mapping[int, int]) -> None:
+    """How often each action was taken in each cluster: a cell for each, dark where often; numbers from 10% on.
+
+    Args:
+        shares: a row a cluster, a column an action; rows sum to 1, or are NaN for an empty cluster.
+        counts: states by cluster, named beside the rows.
+    """
+    values = shares.to_numpy()
+    ax.imshow(values, cmap="Blues", vmin=0, vmax=max(0.3, np.nanmax(values, initial=0)), aspect="auto")
+    for row, of_cluster in enumerate(values):
+        for column, share in enumerate(of_cluster):
+            if share >= 0.095:
+                color = "white" if share > 0.22 else INK
+                ax.text(column, row, f"{share:.0%}", ha="center", va="center", fontsize=7.5, color=color)
+    ax.set_xticks(range(shares.shape[1]), shares.columns, rotation=45, ha="right", rotation_mode="anchor")
+    ax.set_yticks(range(len(shares)), [f"{k}   n = {counts[k]:,}" for k in shares.index])
+    for label, k in zip(ax.get_yticklabels(), shares.index, strict=True):
+        label.set(color=cluster_color(int(k)), weight="bold")
+    ax.set(xlabel="action (as the game names it)", ylabel="cluster")
+    ax.grid(visible=False)

@@ -33,6 +33,31 @@ def draw_curve(
     ax.plot(steps, smooth(values, smoothing), color=color, linewidth=2, label=label)
 
 
+def draw_seeds(ax: Axes, seeds: pd.DataFrame, *, method: str, label: str, smoothing: float = 0.9) -> None:
+    """Several seeds of one method in the paper's form: each smoothed, then their mean, and ± one standard deviation.
+
+    The deviation is the sample's (n − 1), over seeds; with one seed there is no band.
+
+    Args:
+        seeds: index environment steps, a column a seed.
+        method: key of ``METHOD_COLORS``.
+    """
+    curves = seeds.apply(lambda seed: smooth(seed.to_numpy(), smoothing))
+    mean, color = curves.mean(axis=1), METHOD_COLORS[method]
+    if curves.shape[1] > 1:
+        spread = curves.std(axis=1, ddof=1)
+        ax.fill_between(curves.index, mean - spread, mean + spread, color=color, alpha=0.22, lw=0)
+    ax.plot(curves.index, mean, color=color, linewidth=2, label=label)
+
+
+def normalised(returns: pd.DataFrame | np.ndarray, game: str, mode: str = "easy") -> pd.DataFrame | np.ndarray:
+    """Returns on the scale of the Procgen benchmark: (R − R_min) / (R_max − R_min), 0 blind, 1 the best possible."""
+    from ..envs.procgen import SCORE_RANGES
+
+    low, high = SCORE_RANGES[mode][game]
+    return (returns - low) / (high - low)
+
+
 def draw_published(ax: Axes, published: pd.DataFrame, label: str, *, last_step: float) -> None:
     """Published seeds as a band from their minimum to their maximum, and their mean, up to ``last_step``.
 

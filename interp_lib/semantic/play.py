@@ -168,11 +168,21 @@ def replay_frames(episode: Episode, steps: Collection[int] | None = None) -> Ite
     wanted = set(range(len(episode.actions))) if steps is None else set(steps)
     if not wanted:
         return
-    env = ProcgenVec(episode.game, 1, mode=episode.mode, num_levels=1, start_level=episode.level, human_frames=True)
+    level = {"mode": episode.mode, "num_levels": 1, "start_level": episode.level}
+    env = ProcgenVec(episode.game, 1, **level)
+    camera = ProcgenVec(episode.game, 1, **level, human_frames=True)  # draws every step it takes, so it takes few
+    shown = None
     try:
         for t in range(max(wanted) + 1):
+            action = episode.actions[t : t + 1]
             if t in wanted:
-                yield t, env.frames[0]
-            env.step(episode.actions[t : t + 1])
+                if shown != t:
+                    camera.set_state(env.get_state())
+                yield t, camera.frames[0]
+                if t + 1 in wanted:
+                    camera.step(action)
+                    shown = t + 1
+            env.step(action)
     finally:
         env.close()
+        camera.close()

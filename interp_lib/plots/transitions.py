@@ -1,0 +1,120 @@
+"""The graph of clusters: what each looks like, and where the agent goes from there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from ..style import INK, cluster_color
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+LEAST_PROBABILITY = 0.1
+
+
+def spread_out(centres: Mapping[int, np.ndarray], least: float = 0.62) -> dict[int, np.ndarray]:
+    """Places in about [−1, 1]² as in the map, but no two nearer than ``least``: close ones are pushed apart."""
+    if not centres:
+        return {}
+    points = np.array([centres[k] for k in centres], dtype=np.float64)
+    extent = np.maximum(np.ptp(points, axis=0), 1e-9)
+    points = 2 * (points - points.min(0)) / extent - 1
+    points += np.random.default_rng(0).normal(scale=1e-3, size=points.shape)  # two in one place go different ways
+    for _ in range(500):
+        apart = points[:, None] - points
+        distance = np.linalg.norm(apart, axis=2) + 1e-9
+        push = np.clip(least - distance, 0, None) * ~np.eye(len(points), dtype=bool)
+        if not push.any():
+            break
+        points += 0.25 * (apart * (push / distance)[..., None]).sum(1)
+    return dict(zip(centres, points, strict=True))
+
+
+def draw_transitions(
+    ax: Axes,
+    transitions: pd.DataFrame,
+    centres: Mapping[int, np.ndarray],
+    shares: Mapping[int, float],
+    images: Mapping[int, np.ndarray],
+    dwell: Mapping[int, float],
+    *,
+    least: float = LEAST_PROBABILITY,
+) -> None:
+    """Clusters where they lie in the map, arrows to those that follow with a probability of at least ``least``.
+
+    Args:
+        transitions: see :func:`interp_lib.transitions.transition_table`; arrows in the colour of the cluster left, as
+            wide as they are probable.
+        centres: (2,) median in FDR space by cluster; those too close to read are moved apart.
+        shares: share of the states by cluster; the area of its picture.
+        images: mean observation, uint8 (64, 64, 3).
+        dwell: mean dwell time in steps.
+    """
+    from matplotlib.patches import FancyArrowPatch
+
+    place = spread_out(centres)
+    size = {k: float(np.clip(0.75 * np.sqrt(shares[k]), 0.13, 0.42)) for k in place}  # side, in data units
+    strong = transitions[transitions["probability"] >= least]["probability"].sort_values()
+    for (k, following), probability in strong.items():
+        if k not in place or following not in place:
+            continue
+        start, stop = place[k], place[following]
+        bend = 0.16 * np.linalg.norm(stop - start)  # the same bow for all, or short arrows would be straight
+        middle = (start + stop) / 2 + bend * np.array([1, -1]) * (stop - start)[::-1] / np.linalg.norm(stop - start)
+        path, left, reached = _trimmed(start, middle, stop, size[k] * 0.56, size[following] * 0.58)
+        ax.add_patch(
+            FancyArrowPatch(
+                path=path, color=cluster_color(k), lw=0.8 + 7 * probability, alpha=0.8, capstyle="butt",
+                arrowstyle=f"-|>,head_length={4 + 5 * probability:.1f},head_width={2.5 + 4 * probability:.1f}",
+            )
+        )  # fmt: skip
+        x, y = _on_curve(start, middle, stop, left + 0.36 * (reached - left))
+        ax.text(
+            x, y, f"{probability:.0%}", fontsize=8, ha="center", va="center", color=INK,
+            bbox={"boxstyle": "round,pad=0.12", "facecolor": "white", "edgecolor": "none", "alpha": 0.85},
+        )  # fmt: skip
+    for k, (x, y) in place.items():
+        half = size[k] / 2
+        ax.imshow(images[k], extent=(x - half, x + half, y - half, y + half), zorder=3, aspect="auto")
+        ax.plot(
+            x + half * np.array([-1, 1, 1, -1, -1]), y + half * np.array([-1, -1, 1, 1, -1]), color=cluster_color(k),
+            lw=3.5, zorder=4, solid_joinstyle="miter",
+        )  # fmt: skip
+        ax.text(
+            x - half, y + half, f"{k}", color="white", fontsize=11, weight="bold", ha="center", va="center", zorder=6,
+            bbox={"boxstyle": "circle,pad=0.2", "facecolor": cluster_color(k), "edgecolor": "white"},
+        )  # fmt: skip
+        upper = y > 0  # outside the ring that clusters often form, where few arrows are
+        ax.text(
+            x, y + (half + 0.035) * (1 if upper else -1), f"{shares[k]:.0%}, {dwell[k]:.1f} steps", fontsize=8.5,
+            color=INK, ha="center", va="bottom" if upper else "top", zorder=2,
+        )  # fmt: skip
+    corners = np.array([p + side * size[k] for k, p in place.items() for side in (-0.75, 0.75)])
+    low, high = corners.min(0) - 0.08, corners.max(0) + 0.08
+    ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
+    ax.axis("off")
+
+
+def _on_curve(start: np.ndarray, middle: np.ndarray, stop: np.ndarray, t: float) -> np.ndarray:
+    """Point of the quadratic Bézier curve at ``t``."""
+    return (1 - t) ** 2 * start + 2 * t * (1 - t) * middle + t**2 * stop
+
+
+def _trimmed(start: np.ndarray, middle: np.ndarray, stop: np.ndarray, before: float, after: float):
+    """The part of a curve that is at least ``before`` from its start and ``after`` from its end: path, t from, t to."""
+    from matplotlib.path import Path
+
+    t = np.linspace(0, 1, 400)
+    curve = np.stack([_on_curve(start, middle, stop, x) for x in t])
+    outside = (np.abs(curve - start).max(1) >= before) & (np.abs(curve - stop).max(1) >= after)
+    if not outside.any():
+        outside[:] = True
+    left, reached = t[outside][[0, -1]]
+    # de Casteljau: the control point of the part
+    a, b = _on_curve(start, middle, stop, left), _on_curve(start, middle, stop, reached)
+    control = (1 - left) * ((1 - reached) * start + reached * middle) + left * ((1 - reached) * middle + reached * stop)
+    return Path([a, control, b], [Path.MOVETO, Path.CURVE3, Path.CURVE3]), float(left), float(reached)
