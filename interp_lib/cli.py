@@ -114,6 +114,11 @@ def _train(commands: Any) -> None:
         sub.add_argument(
             "--set", action="append", default=[], metavar="NAME=VALUE", help="a hyper-parameter, such as batch_size=128"
         )
+        sub.add_argument(
+            "--eval-every", type=int, metavar="N", help="evaluate with mean actions every N steps (evaluations.csv)"
+        )
+        sub.add_argument("--eval-episodes", type=int, default=5, metavar="N", help="an evaluation (default: 5)")
+        sub.add_argument("--video-every", type=int, metavar="N", help="film an episode every N steps (videos/*.mp4)")
 
 
 def _train_options(parser: argparse.ArgumentParser, env_help: str, *, timesteps: int, seed: int) -> None:
@@ -128,6 +133,9 @@ def _train_options(parser: argparse.ArgumentParser, env_help: str, *, timesteps:
     parser.add_argument("--max-minutes", type=float, help="stop cleanly after this long; --resume continues")
     parser.add_argument("--threads", type=int, help="CPU threads for PyTorch (default: all cores)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+_WHILE_TRAINING = ("eval_every", "eval_episodes", "video_every")
 
 
 def _run_train(args: argparse.Namespace) -> int:
@@ -159,7 +167,7 @@ def _run_train(args: argparse.Namespace) -> int:
         options=options,
         resume=args.resume,
         max_minutes=args.max_minutes,
-        **({"save_seconds": args.save_seconds} if semantic else {}),
+        **{k: getattr(args, k) for k in (("save_seconds",) if semantic else _WHILE_TRAINING)},
         device=getattr(args, "device", "auto"),
         progress=not args.quiet,
     )

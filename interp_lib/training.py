@@ -22,6 +22,9 @@ def train(
     resume: bool = False,
     max_minutes: float | None = None,
     save_seconds: float = 30.0,
+    eval_every: int | None = None,
+    eval_episodes: int = 5,
+    video_every: int | None = None,
     device: str = "auto",
     progress: bool = True,
 ) -> Path:
@@ -32,6 +35,7 @@ def train(
         resume: continue the run in ``run_dir`` instead of starting one; its hyper-parameters stay as they are.
         max_minutes: stop cleanly after this many minutes; ``resume`` continues.
         save_seconds: PPO and SPPO: least time between two checkpoints; with 0 every update is one.
+        eval_every, eval_episodes, video_every: SAC and ProtoSAC: see prototypes.training.train_run.
 
     Returns:
         ``run_dir``.
@@ -71,5 +75,8 @@ def train(
         overrides=options,
         resume=resume,
         max_minutes=max_minutes,
+        eval_every=eval_every,
+        eval_episodes=eval_episodes,
+        video_every=video_every,
         progress=progress,
     )

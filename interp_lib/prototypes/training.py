@@ -23,6 +23,7 @@ from ..envs.names import continuous_task
 from ..errors import InterpError
 from ..progress import ProgressLog
 from ..storage import atomic_write, read_json
+from .callbacks import EvaluationLog, VideoLog
 from .protosac import SAC, ProtoSAC
 from .run_folder import CONFIG, make_noise, make_schedule
 from .settings import TaskSettings, prototype_settings, task_settings
@@ -85,6 +86,9 @@ def train_run(
     overrides: Mapping[str, Any] | None = None,
     resume: bool = False,
     max_minutes: float | None = None,
+    eval_every: int | None = None,
+    eval_episodes: int = 5,
+    video_every: int | None = None,
     progress: bool = True,
 ) -> Path:
     """Train SAC or ProtoSAC and leave a run folder: config.json, policy.safetensors, progress.csv, training state.
@@ -101,13 +105,17 @@ def train_run(
         overrides: settings to replace (settings.TaskSettings).
         resume: continue the run in ``run_dir`` with its own settings.
         max_minutes: wall-clock budget of this call, minutes.
+        eval_every: evaluate with deterministic actions every so many steps, into evaluations.csv (callbacks.py).
+        eval_episodes: episodes an evaluation.
+        video_every: film an episode every so many steps, into videos/.
         progress: show a progress bar with steps/s, mean return and time left.
 
     Returns:
         ``run_dir`` as a Path.
 
     Raises:
-        InterpError: bad arguments, an occupied or foreign run folder, nothing to resume, NaN losses, a full disk.
+        InterpError: bad arguments, an occupied or foreign run folder, nothing to resume, nothing to
+            render videos with, NaN losses, a full disk.
     """
     name, run_dir = continuous_task(env), Path(run_dir)
     if algorithm not in ALGORITHMS:
@@ -132,6 +140,11 @@ def train_run(
         agent = make_agent(algorithm, make_task_vec(name, settings.n_envs, seed), settings, seed)
         agent.task = name
 
+    extras: list[BaseCallback] = []
+    if eval_every is not None:
+        extras.append(EvaluationLog(run_dir, name, eval_every, episodes=eval_episodes))
+    if video_every is not None:
+        extras.append(VideoLog(run_dir, name, video_every))
     log = ProgressLog(run_dir / "progress.csv", COLUMNS)
     log.start(keep_through=agent.num_timesteps)
     if isinstance(agent, ProtoSAC):
@@ -144,7 +157,7 @@ def train_run(
     ):
         watch = _Watch(run_dir, log, bar, stop, timesteps, max_minutes)
         remaining = timesteps - agent.num_timesteps
-        agent.learn(remaining, callback=watch, log_interval=None, reset_num_timesteps=False)
+        agent.learn(remaining, callback=[watch, *extras], log_interval=None, reset_num_timesteps=False)
     _save_state(agent, run_dir)
     agent.save_run(run_dir)
     agent.env.close()
