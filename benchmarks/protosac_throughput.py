@@ -5,7 +5,10 @@ threads and a replay buffer filled alike. Short blocks alternate, so that other 
 ratio is the median of those of neighbouring blocks. ``training`` counts environment steps of ``learn``: one step, one
 prediction and one gradient step each.
 
-    python benchmarks/protosac_throughput.py [--tasks halfcheetah pendulum] [--rounds 40] [--block 10] [--threads N]
+    python benchmarks/protosac_throughput.py [--tasks halfcheetah pendulum] [--rounds 40] [--block 10] [--threads 1]
+
+One thread by default: networks this small gain little from more, and threads that wait for a busy core measure the
+waiting.
 
 The last line is JSON; ``protosac_over_sb3_sac`` is the smallest ratio of gradient steps/s.
 """
@@ -91,7 +94,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", type=continuous_task, default=["halfcheetah", "pendulum"])
     parser.add_argument("--rounds", type=int, default=40, help="blocks of each agent (default: 40)")
     parser.add_argument("--block", type=int, default=10, help="steps a block (default: 10)")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of PyTorch, for both")
+    parser.add_argument("--threads", type=int, default=1, help="of PyTorch, for both (default: 1)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
 

@@ -172,11 +172,8 @@ def make_task(
             options["width"], options["height"] = frame_size or (240, 240)
     try:
         env = gym.make(info.gym_id, **options)
-    except (
-        AttributeError,
-        ImportError,
-        RuntimeError,
-    ) as error:  # MuJoCo can't even be imported with a GL library that isn't there
+    except (AttributeError, ImportError, RuntimeError) as error:
+        # MuJoCo can't even be imported with a GL library that isn't there.
         if not info.mujoco:
             raise
         raise InterpError(f"cannot load MuJoCo for {info.gym_id}: {error}. {_GL_FIX}") from error
