@@ -15,7 +15,7 @@ import numpy as np
 
 from .envs.continuous import TaskInfo, make_task, task_info
 from .errors import InterpError
-from .evaluation import bootstrap_mean, evaluate_continuous
+from .evaluation import Interval, bootstrap_mean, evaluate_continuous
 from .state_frames import (
     StateCamera,
     frame_size,
@@ -183,7 +183,10 @@ class Usage:
         led: (K,) share of decisions in which the prototype has the largest weight; sums to 1.
         mean_weight: (K,) mean weight; sums to 1.
         per_decision: (N,) how many prototypes share each decision: exp of the entropy of its weights, from 1 to K.
-        in_use: how many prototypes are used over all decisions: exp of the entropy of ``mean_weight``.
+        in_use: how many prototypes are used over all decisions: exp of the entropy of ``mean_weight``. Over the
+            decisions of evaluation episodes this is what cards call prototypes in use: it counts what the finished
+            agent relies on. ``prototypes_used`` of progress.csv is the same over a batch of replay, which also holds
+            the states of early exploration and so comes out larger.
         order: (K,) int64, prototypes by falling mean weight, then by falling share led.
     """
 
@@ -207,6 +210,25 @@ def prototype_usage(weights: np.ndarray) -> Usage:
     mean_weight = weights.mean(0)
     order = np.lexsort((-led, -mean_weight))
     return Usage(led, mean_weight, effective_number(weights), float(effective_number(mean_weight)), order)
+
+
+def usage_interval(episodes: Sequence[np.ndarray], *, resamples: int = 2000) -> Interval:
+    """``Usage.in_use`` over whole episodes with its 95% interval, a percentile bootstrap over episodes, seeded.
+
+    Args:
+        episodes: weights (T, K) of each episode; decisions of one episode are too alike to be resampled alone.
+
+    Raises:
+        InterpError: no episodes.
+    """
+    if not len(episodes):
+        raise InterpError("there are no decisions to count. Record at least one episode.")
+    sums = np.stack([np.sum(weights, axis=0, dtype=np.float64) for weights in episodes])
+    n = len(episodes)
+    counts = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=resamples)
+    drawn = counts @ sums
+    low, high = np.quantile(effective_number(drawn / drawn.sum(1, keepdims=True)), [0.025, 0.975])
+    return Interval(float(effective_number(sums.sum(0) / sums.sum())), float(low), float(high))
 
 
 def effective_number(weights: np.ndarray) -> np.ndarray:

@@ -7,11 +7,22 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from .errors import InterpError
-from .evaluation import default_episodes, evaluate_continuous, evaluate_procgen, evaluate_run, result_entry
-from .runs import NOTES, RELEASED_FILES, SEMANTIC_ALGORITHMS, Run, agent_class, find_runs, read_run, release_run
+from .evaluation import Returns, default_episodes, evaluate_continuous, evaluate_procgen, evaluate_run, result_entry
+from .runs import (
+    NOTES,
+    RELEASED_FILES,
+    SEMANTIC_ALGORITHMS,
+    Run,
+    agent_class,
+    find_runs,
+    load_agent,
+    read_run,
+    release_run,
+)
 from .storage import read_tensors, write_tensors
 
 
@@ -40,8 +51,40 @@ def evaluate_and_release(run_dir: Path | str, folder: Path | str, episodes: int 
             halve_weights(snapshot / "policy.safetensors")
         episodes = default_episodes(run) if episodes is None else episodes
         results = {side: result_entry(returns, how) for side, (returns, how) in evaluate_run(run, episodes).items()}
+        prototypes = None
+        if run.algorithm == "protosac":
+            before, prototypes = measure_prototypes(run, episodes)
+            if before is not None:
+                results["before_projection"] = result_entry(before, "mean")
         results["random"] = result_entry(random_returns(run, episodes), "uniform")
-        return release_run(snapshot, folder, results)
+        return release_run(snapshot, folder, results, prototypes)
+
+
+def measure_prototypes(run: Run, episodes: int) -> tuple[Returns | None, dict[str, Any]]:
+    """What projection cost a ProtoSAC run, and how many of its prototypes are used.
+
+    Returns:
+        returns of the same evaluation episodes with the prototypes as they were before their last projection (None if
+        they are not projected); and ``of``, the number of prototypes, ``in_use`` with its 95% interval ``low`` to
+        ``high`` and ``per_decision`` (explain.Usage), over the ``decisions`` of ``episodes``.
+    """
+    from .explain import prototype_usage, record_episodes, usage_interval
+
+    agent = load_agent(run.path)
+    before = None
+    if agent.prototypes.projected:
+        with agent.free_prototypes():
+            before = evaluate_continuous(agent, run.env, episodes)
+    weights = [trace.weights for trace in record_episodes(agent, run.env, episodes)]
+    usage, in_use = prototype_usage(np.concatenate(weights)), usage_interval(weights)
+    measured = {
+        "in_use": in_use.mean,
+        "low": in_use.low,
+        "high": in_use.high,
+        "per_decision": usage.per_decision.mean(),
+    }
+    entry = {name: round(float(value), 2) for name, value in measured.items()}
+    return before, {"of": agent.n_prototypes, **entry, "decisions": len(usage.per_decision), "episodes": episodes}
 
 
 def random_returns(run: Run, episodes: int) -> Any:

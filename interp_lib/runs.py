@@ -133,11 +133,17 @@ def find_run(folder: Path | str, algorithm: str, env: str) -> Run:
     return max(of_env, key=lambda run: run.timesteps)
 
 
-def release_run(run_dir: Path | str, folder: Path | str, results: dict[str, dict[str, Any]]) -> Run:
+def release_run(
+    run_dir: Path | str,
+    folder: Path | str,
+    results: dict[str, dict[str, Any]],
+    prototypes: dict[str, Any] | None = None,
+) -> Run:
     """Copy a run into ``folder`` as a released run, with measured ``results``, checksums and card.
 
-    The results must have been measured on this very ``policy.safetensors``. A released run of the same name is
-    replaced only once the new one is complete.
+    The results must have been measured on this very ``policy.safetensors``, and so must ``prototypes``, what there is
+    to say about those of ProtoSAC (release.measure_prototypes). A released run of the same name is replaced only once
+    the new one is complete.
 
     Raises:
         InterpError: the run is incomplete, or ``folder`` can't be written.
@@ -155,6 +161,8 @@ def release_run(run_dir: Path | str, folder: Path | str, results: dict[str, dict
             if (run.path / name).exists():
                 shutil.copyfile(run.path / name, fresh / name)
         config = {**run.config, "results": results, "files": {n: sha256(fresh / n) for n in RELEASED_FILES}}
+        if prototypes is not None:
+            config["prototypes"] = prototypes
         write_json(fresh / "config.json", config)
         write_text(fresh / "card.md", render_card(config))
         shutil.rmtree(target, ignore_errors=True)
@@ -212,6 +220,14 @@ def render_card(config: dict[str, Any]) -> str:
         title = SIDE_TITLES.get(side, side)
         lines.append(f"| {title} | {r['mean']:.2f} | {interval} | {r['episodes']} | {r.get('actions', '')} |")
     lines += ["", "Intervals: percentile bootstrap of the mean over episodes.", ""]
+    if "prototypes" in config:
+        p = config["prototypes"]
+        lines += [
+            f"Prototypes in use: **{p['in_use']:.1f} of {p['of']}** (95% interval {p['low']:.1f} to {p['high']:.1f}), "
+            f"{p['per_decision']:.1f} a decision; exponentials of the entropies of mean weights and of each decision's "
+            f"weights, over {p['decisions']:,} decisions in {p['episodes']} evaluation episodes.",
+            "",
+        ]
     training = config.get("training", {})
     if algorithm == "sppo":
         lines += [f"The skill weight λ had reached {training['skill_weight']:.2f}.", ""]
