@@ -9,7 +9,8 @@ import torch
 from conftest import TINY
 
 from interp_lib import PPO, SPPO, InterpError, load_agent
-from interp_lib.semantic.losses import fdr_loss, similarity, vq_loss
+from interp_lib.semantic.losses import fdr_loss, log_similarity, vq_loss
+from interp_lib.semantic.network import ImpalaStage, max_pool
 from interp_lib.semantic.rollout import EpisodeStatistics, RewardNormalizer
 from interp_lib.semantic.trainer import PROGRESS_COLUMNS
 
@@ -100,7 +101,7 @@ def test_saved_and_loaded_agents_act_alike(tiny_sppo, tmp_path):
     np.testing.assert_allclose(load_agent(tmp_path / "half").embed(obs).logits, again.embed(obs).logits, atol=1e-3)
 
 
-def test_similarity_columns_sum_to_one_and_losses_equal_their_formulas():
+def test_similarities_sum_to_one_and_losses_equal_their_formulas():
     torch.manual_seed(0)
     h, z, e = torch.randn(7, 256), torch.randn(7, 2), torch.randn(7, 2)
 
@@ -110,11 +111,31 @@ def test_similarity_columns_sum_to_one_and_losses_equal_their_formulas():
         kernel.fill_diagonal_(0)
         return (kernel / kernel.sum(0)).clamp(1e-10, 1)
 
-    assert similarity(z, 20).sum(0) == pytest.approx(torch.ones(7).tolist(), abs=1e-5)
+    assert log_similarity(z, 20).exp().sum(1) == pytest.approx(torch.ones(7).tolist(), abs=1e-5)
     expected = -(by_hand(h, 20) * by_hand(z, 20).log()).sum() / 49
     assert float(fdr_loss(h, z)) == pytest.approx(float(expected), rel=1e-5)
     squared = float(((e - z) ** 2).mean())
     assert float(vq_loss(z, e, beta=0.25)) == pytest.approx(1.25 * squared, rel=1e-6)
+
+
+@pytest.mark.parametrize("size", [64, 16])
+def test_the_pool_without_gradient_equals_the_one_with(size):
+    x = torch.randn(3, 5, size, size)
+    with torch.no_grad():
+        without = max_pool(x)
+    assert torch.equal(without, max_pool(x.requires_grad_()))
+    padded = torch.nn.functional.pad(x, (0, 1, 0, 1), value=-torch.inf)  # one row and column after the last only
+    assert torch.equal(without, torch.nn.functional.max_pool2d(padded, 3, 2))
+
+
+def test_computing_activations_once_more_changes_no_gradient():
+    torch.manual_seed(0)
+    stage, x = ImpalaStage(3, 4), torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    stage(x).square().sum().backward()
+    kept = stage.block2(stage.block1(max_pool(stage.conv(x / 255)))).square().sum()
+    expected = torch.autograd.grad(kept, list(stage.parameters()))
+    for parameter, gradient in zip(stage.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
 
 
 def test_the_code_sends_no_gradient_into_the_features():

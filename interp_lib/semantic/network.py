@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 FEATURE_SIZE = 256
 
@@ -28,6 +29,21 @@ class NetworkOutput(NamedTuple):
     code_vector: Tensor | None  # (n, 2), e_k
 
 
+def max_pool(x: Tensor) -> Tensor:
+    """Max-pool 3, stride 2 of (n, c, h, w) with even h and w, padded after the last row and column only.
+
+    That is TensorFlow's 'SAME', which ``ceil_mode`` gives: the last window hangs over the right and bottom edge.
+    """
+    if torch.is_grad_enabled() or x.device.type != "cpu":
+        return F.max_pool2d(x, kernel_size=3, stride=2, ceil_mode=True)
+    for dim in (3, 2):  # without a gradient nobody needs the argmax, and comparing slices is three times as fast
+        even, odd = x.unflatten(dim, (-1, 2)).unbind(dim + 1)
+        x = torch.maximum(even, odd)
+        inner = x.narrow(dim, 0, x.shape[dim] - 1)  # the windows that reach into the next pair
+        torch.maximum(inner, even.narrow(dim, 1, inner.shape[dim]), out=inner)
+    return x
+
+
 class ResidualBlock(nn.Module):
     """relu, conv, relu, conv, add."""
 
@@ -41,7 +57,7 @@ class ResidualBlock(nn.Module):
 
 
 class ImpalaStage(nn.Module):
-    """conv, max-pool 3 stride 2, two residual blocks."""
+    """conv, max-pool 3 stride 2, two residual blocks. uint8 input counts as pixels and is divided by 255."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -50,9 +66,18 @@ class ImpalaStage(nn.Module):
         self.block2 = ResidualBlock(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        # ceil_mode lets the last window hang over the right and bottom edge: TensorFlow's 'SAME' on an even size.
-        x = F.max_pool2d(self.conv(x), kernel_size=3, stride=2, ceil_mode=True)
+        if torch.is_grad_enabled():
+            # What comes before the pool is four times as large as what comes after, and cheap to compute once more.
+            # Reentrant, because that keeps the first pass free of gradients; the weight makes it count as trainable.
+            x = checkpoint(self._shrink, x, self.conv.weight, use_reentrant=True)
+        else:
+            x = self._shrink(x)
         return self.block2(self.block1(x))
+
+    def _shrink(self, x: Tensor, _: Tensor | None = None) -> Tensor:
+        if x.dtype == torch.uint8:  # observations are scaled here, so that bytes wait for the backward pass, not floats
+            x = x.float() / 255
+        return max_pool(self.conv(x))
 
 
 class ImpalaEncoder(nn.Module):
@@ -79,8 +104,7 @@ class ImpalaEncoder(nn.Module):
             return torch.cat([self._encode(part) for part in obs.split(self.chunk)])
 
     def _encode(self, obs: Tensor) -> Tensor:
-        x = obs.permute(0, 3, 1, 2).float() / 255  # the permuted view is channels-last already: no copy
-        x = F.relu(self.stages(x))
+        x = F.relu(self.stages(obs.permute(0, 3, 1, 2)))  # the permuted view is channels-last already: no copy
         x = x.permute(0, 2, 3, 1).flatten(1)  # height, width, channel: the reference's order
         return F.relu(self.dense(x)).float()
 

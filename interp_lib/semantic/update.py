@@ -49,8 +49,8 @@ class Updater:
         semantic: dict[str, Tensor] = {}
         if isinstance(cfg, SPPOConfig):
             feature, fdr = workers.gather(out.feature), workers.gather(out.fdr)  # the loss compares all pairs
-            columns = workers.share(len(feature)) if workers.size > 1 else None
-            skill = fdr_loss(feature, fdr, cfg.alpha_feature, cfg.alpha_fdr, columns)
+            rows = workers.share(len(feature)) if workers.size > 1 else None
+            skill = fdr_loss(feature, fdr, cfg.alpha_feature, cfg.alpha_fdr, rows)
             vq = vq_loss(out.fdr, out.code_vector, cfg.vq_beta)
             loss = loss + skill_weight * (cfg.fdr_coef * skill + cfg.vq_coef * vq)
             semantic = {"skill_loss": skill, "vq_loss": vq}
