@@ -10,19 +10,61 @@ import pandas as pd
 
 from .clusters import action_shares, cluster_table, mean_images, representative_rows
 from .embedding import END, StateSet, sample_rows, tsne
-from .envs.procgen import ProcgenVec
+from .envs.procgen import SCORE_RANGES, ProcgenVec
 from .errors import InterpError
 from .evaluation import procgen_levels
 from .evidence import code_separation
 from .outputs import Outputs
 from .plots.clusters import cluster_gallery, draw_actions, draw_space
+from .plots.curves import draw_seeds, label_axes, normalised
 from .plots.transitions import LEAST_PROBABILITY, draw_transitions
+from .progress import read_progress
+from .published import published_seeds
+from .runs import SEMANTIC_ALGORITHMS, Run, agent_name
 from .semantic.agents import PPO
 from .semantic.play import Episode, play_episodes
 from .skill_videos import find_stretches, frames_in, stretch_clips, successful
 from .transitions import dwell_table, transition_table, typical_sequences
 
 ANIMATION_FRAMES = 48  # six seconds
+
+
+def draw_learning_curves(env: str, runs: Sequence[Run], outputs: Outputs) -> None:
+    """PPO against SPPO in the paper's form: published seeds as mean ± standard deviation, the runs here beside them.
+
+    Left up to where the runs here end, right the whole of what was published (nothing, for most games).
+    """
+    import matplotlib.pyplot as plt
+
+    curves = [(run, read_progress(run.path).set_index("total_timesteps")["eprewmean"]) for run in runs]
+    published = {a: published_seeds(a, env) for a in SEMANTIC_ALGORITHMS if len(published_seeds(a, env).columns)}
+    last = max(curve.index.max() for _, curve in curves)
+    ends = [last, *({seeds.index.max() for seeds in published.values()})]
+    figure, axes = plt.subplots(1, len(ends), figsize=(5.2 * len(ends), 3.9), sharey=True, squeeze=False)
+    for ax, end in zip(axes[0], ends, strict=True):
+        for algorithm, seeds in published.items():
+            part = seeds[seeds.index <= end * 1.02]
+            label = f"{agent_name(algorithm)}, published ({seeds.shape[1]} seeds)"
+            draw_seeds(ax, part, method=algorithm, label=label, linewidth=1.4)
+        for run, curve in curves:
+            label = f"{agent_name(run.algorithm)} here, seed {run.seed} ({run.timesteps / 1e6:.2f} million)"
+            draw_seeds(ax, curve.to_frame(), method=run.algorithm, label=label, linewidth=3.2)
+        label_axes(ax, "up to the end of the runs here" if end == last else "all that was published")
+        ax.get_legend().set_visible(ax is axes[0, 0])
+    mode = runs[0].config["hyperparameters"]["distribution_mode"]
+    low, high = SCORE_RANGES[mode][env]
+    score = (lambda r: normalised(r, env, mode), lambda x: low + x * (high - low))
+    axes[0, -1].secondary_yaxis("right", functions=score).set_ylabel("normalised score")
+    seeds = " and ".join(f"n = {s.shape[1]} {agent_name(a)}" for a, s in published.items())
+    outputs.figure(
+        figure,
+        "learning_curves",
+        f"Mean return of the last 100 training episodes on {env}, smoothed (moving average 0.9). Thick: the runs here, "
+        f"one seed each. "
+        + (f"Thin: published seeds ({seeds}), mean ± one standard deviation over seeds. " if published else "")
+        + f"Normalised score: 0 at {low:g} (blind), 1 at {high:g} (best possible or reached).",
+        [run.path for run in runs],
+    )
 
 
 def draw_spaces(

@@ -121,10 +121,13 @@ def _over_fits(values: np.ndarray) -> Interval:
 
 
 def _jackknife(mean: float, without: np.ndarray) -> Interval:
-    """Interval from the means without each of n fits (Tukey 1958), with Student's t for n − 1 degrees of freedom."""
+    """Interval from the means without each of n fits (Tukey 1958), with Student's t for n − 1 degrees of freedom.
+
+    Cut at 0 and 1, which no measure here can leave.
+    """
     from scipy.stats import t
 
     n = len(without)
     error = np.sqrt((n - 1) / n * np.square(without - without.mean()).sum())
     reach = float(t.ppf(0.975, n - 1) * error)
-    return Interval(mean, mean - reach, mean + reach)
+    return Interval(mean, max(mean - reach, 0.0), min(mean + reach, 1.0))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from ..envs.procgen import SCORE_RANGES
 from ..style import METHOD_COLORS
 
 if TYPE_CHECKING:
@@ -33,7 +34,9 @@ def draw_curve(
     ax.plot(steps, smooth(values, smoothing), color=color, linewidth=2, label=label)
 
 
-def draw_seeds(ax: Axes, seeds: pd.DataFrame, *, method: str, label: str, smoothing: float = 0.9) -> None:
+def draw_seeds(
+    ax: Axes, seeds: pd.DataFrame, *, method: str, label: str, smoothing: float = 0.9, linewidth: float = 2
+) -> None:
     """Several seeds of one method in the paper's form: each smoothed, then their mean, and ± one standard deviation.
 
     The deviation is the sample's (n − 1), over seeds; with one seed there is no band.
@@ -47,13 +50,11 @@ def draw_seeds(ax: Axes, seeds: pd.DataFrame, *, method: str, label: str, smooth
     if curves.shape[1] > 1:
         spread = curves.std(axis=1, ddof=1)
         ax.fill_between(curves.index, mean - spread, mean + spread, color=color, alpha=0.22, lw=0)
-    ax.plot(curves.index, mean, color=color, linewidth=2, label=label)
+    ax.plot(curves.index, mean, color=color, linewidth=linewidth, label=label)
 
 
-def normalised(returns: pd.DataFrame | np.ndarray, game: str, mode: str = "easy") -> pd.DataFrame | np.ndarray:
+def normalised(returns: np.ndarray | pd.DataFrame, game: str, mode: str = "easy") -> np.ndarray | pd.DataFrame:
     """Returns on the scale of the Procgen benchmark: (R − R_min) / (R_max − R_min), 0 blind, 1 the best possible."""
-    from ..envs.procgen import SCORE_RANGES
-
     low, high = SCORE_RANGES[mode][game]
     return (returns - low) / (high - low)
 

@@ -1,0 +1,253 @@
+"""Statistics of clusters, each against a case whose answer is known."""
+
+import dataclasses
+
+import h5py
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+matplotlib.use("Agg")
+
+from interp_lib import InterpError, load_agent
+from interp_lib.cli import main
+from interp_lib.clusters import action_shares
+from interp_lib.embedding import END, StateSet, collect_states
+from interp_lib.evaluation import Interval
+from interp_lib.evidence import code_separation, code_usage, semantic_neighbours, temporal_coherence
+from interp_lib.explore import play_for_videos, save_cluster_outputs, save_skill_videos, save_transitions
+from interp_lib.outputs import Outputs
+from interp_lib.plots.curves import draw_seeds, normalised, smooth
+from interp_lib.plots.transitions import spread_out
+from interp_lib.resampling import columns, ratio_interval, readable
+from interp_lib.semantic.play import Episode
+from interp_lib.stability import disparity, map_stability, shared_neighbours
+from interp_lib.transitions import collapse, dwell_table, transition_table, typical_sequences
+
+
+def recording(path, code, *, done=None, num_codes=4, level=None, feature=None, frames=None):
+    """A recording of given codes (T, n); everything else is as given or 0."""
+    code = np.asarray(code)
+    steps, n = code.shape
+    size = code.size
+    with h5py.File(path, "w") as file:
+        file["obs"] = np.zeros((size, 64, 64, 3), np.uint8) if frames is None else frames
+    zeros = np.zeros(size)
+    return StateSet(
+        path=path,
+        meta={"num_envs": n, "num_codes": num_codes, "game": "fruitbot", "steps": steps, "random_action": 0.2},
+        feature=np.zeros((size, 4), np.float32) if feature is None else feature,
+        fdr=np.random.default_rng(0).normal(size=(size, 2)).astype(np.float32),
+        code=code.ravel().astype(np.int64),
+        value=zeros.astype(np.float32),
+        action=np.zeros(size, np.int64),
+        reward=zeros.astype(np.float32),
+        done=np.zeros(size, bool) if done is None else np.asarray(done, bool).ravel(),
+        level=np.arange(size) % n if level is None else level,
+        env=np.tile(np.arange(n), steps),
+        t=np.repeat(np.arange(steps), n),
+        kept=np.ones(size, bool),
+    )
+
+
+def test_intervals_resample_groups_not_states():
+    """States of a group share most of their value: an interval over states would cover the mean far too seldom."""
+    rng = np.random.default_rng(0)
+    covered = []
+    for _ in range(200):
+        sizes = rng.integers(5, 50, 40)
+        sums = np.array([(rng.normal() + 0.1 * rng.normal(size=size)).sum() for size in sizes])
+        interval = ratio_interval(sums, sizes, resamples=400)
+        covered.append(interval.low <= 0 <= interval.high)
+    assert 0.88 <= np.mean(covered) <= 0.99
+    assert ratio_interval(np.array([2.0, 4.0]), np.array([1, 2])) == (2, 2, 2)
+    assert np.isnan(ratio_interval(np.zeros(3), np.zeros(3))).all()
+    one = ratio_interval(np.array([3.0, 0]), np.array([6, 0]))
+    assert one.mean == 0.5 and np.isnan(one.low)
+
+
+def test_a_table_reads_well():
+    known, unknown = columns("share", Interval(0.123, 0.1, 0.2)), columns("share", Interval(np.nan, np.nan, np.nan))
+    table = pd.DataFrame([{"n": 3, **known}, {"n": 0, **unknown}])
+    assert list(readable(table).columns) == ["n", "share"]
+    assert readable(table)["share"].tolist() == ["0.12 [0.10, 0.20]", ""]
+
+
+def test_usage_counts_what_is_in_effect_in_use(tmp_path):
+    usage = code_usage(recording(tmp_path / "s.h5", np.tile([[0], [1], [2], [3]], (1, 5)), num_codes=8)).iloc[0]
+    assert usage["codes that occur"] == 4 and usage["perplexity"] == pytest.approx(4)
+    assert usage["perplexity low"] == pytest.approx(4) == usage["perplexity high"]
+    one = code_usage(recording(tmp_path / "s.h5", np.zeros((4, 5), int), num_codes=8)).iloc[0]
+    assert one["perplexity"] == pytest.approx(1)
+
+
+def test_shuffled_coherence_is_the_mean_over_shuffles(tmp_path):
+    rng = np.random.default_rng(0)
+    code = np.repeat(rng.integers(0, 3, (6, 2)), 5, axis=0)  # 30 steps, stays of 5 and more
+    done = np.zeros((30, 2), bool)
+    done[[9, 16], [0, 1]] = True
+    table = temporal_coherence(recording(tmp_path / "s.h5", code, done=done))
+    same, pairs = [], []
+    for _ in range(3000):
+        for env, ends in ((0, (0, 10, 30)), (1, (0, 17, 30))):
+            for a, b in zip(ends, ends[1:], strict=False):
+                order = rng.permutation(code[a:b, env])
+                same.append((order[1:] == order[:-1]).sum())
+                pairs.append(b - a - 1)
+    shuffled = table.loc["all", "stays, shuffled in its episode"]
+    assert shuffled == pytest.approx(np.sum(same) / np.sum(pairs), abs=0.01)
+    counted = [code[t, e] == code[t + 1, e] for e in range(2) for t in range(29) if not done[t, e]]
+    assert table.loc["all", "stays"] == pytest.approx(np.mean(counted)) and table.loc["all", "pairs"] == 56
+    assert table.loc["all", "stays"] > shuffled
+    assert table.loc[3].drop("pairs").isna().all()  # never used
+
+
+@pytest.mark.parametrize("by_looks", [True, False])
+def test_neighbours_tell_looks_from_meaning(tmp_path, by_looks):
+    """Codes that follow what is on the picture, and codes that only the features know."""
+    rng = np.random.default_rng(1)
+    size, envs = 240, 12
+    look, meaning = rng.integers(0, 4, size), rng.integers(0, 4, size)
+    frames = (60 * look[:, None, None, None] + rng.integers(0, 20, (size, 64, 64, 3))).astype(np.uint8)
+    feature = (10 * np.eye(4)[meaning] + rng.normal(size=(size, 4))).astype(np.float32)
+    code = (look if by_looks else meaning).reshape(-1, envs)
+    states = recording(tmp_path / "s.h5", code, feature=feature, frames=frames)
+    table = semantic_neighbours(states, size=size, neighbours=8)
+    same = table["same cluster"]
+    assert same["pixels" if by_looks else "features h"] == 1
+    assert same["features h" if by_looks else "pixels"] == pytest.approx(same["chance"], abs=0.06)
+    assert table.loc["features h", "percentile in pixel distance"] == pytest.approx(50, abs=5)
+    assert table.loc["pixels", "percentile in pixel distance"] < 3
+    assert table.loc["pixels", "are pixel neighbours too"] == 1
+    with pytest.raises(InterpError, match="from other levels"):
+        semantic_neighbours(dataclasses.replace(states, level=np.zeros(size, int)))
+
+
+def test_separation_is_known_for_separate_clouds_and_undefined_for_one(tmp_path):
+    code = np.tile([0, 1], (30, 2))
+    states = recording(tmp_path / "s.h5", code)
+    points = np.random.default_rng(0).normal(size=(120, 2)) * 0.01 + states.code[:, None] * 10
+    states = dataclasses.replace(states, feature=points.astype(np.float32))
+    row = code_separation(states, np.arange(120), {"map": points}).iloc[0]
+    assert row["silhouette of codes"] > 0.98 and row["trustworthiness (k=12)"] == pytest.approx(1)
+    alone = dataclasses.replace(states, code=np.zeros(120, int))
+    row = code_separation(alone, np.arange(120), {"map": points}).iloc[0]
+    assert np.isnan(row["silhouette of codes"]) and row["trustworthiness (k=12)"] == pytest.approx(1)
+
+
+def test_maps_are_compared_up_to_shift_turn_and_scale():
+    points = np.random.default_rng(0).normal(size=(200, 2))
+    turned = 3 * points @ np.array([[0, 1], [-1, 0]]) + 5
+    assert disparity(points, turned) == pytest.approx(0, abs=1e-12) and shared_neighbours(points, turned) == 1
+    other = np.random.default_rng(1).normal(size=(200, 2))
+    assert disparity(points, other) > 0.9 and shared_neighbours(points, other) < 0.15
+
+
+def test_stability_of_a_function_is_perfect_and_tsnes_is_not(tiny_sppo, tmp_path):
+    agent = load_agent(tiny_sppo, device="cpu")
+    states = collect_states(agent, tmp_path / "s.h5", steps=40, num_envs=8, progress=False)
+    table = map_stability(agent, states, sizes=(120,), fits=3, shared=60)
+    fdr, tsne = table.loc[("FDR", "other states", 120)], table.loc[("t-SNE", "other states", 120)]
+    assert fdr["disparity"] < 1e-6 and fdr["neighbours shared"] > 0.99
+    assert tsne["disparity"] > 1e-3 and tsne["neighbours shared"] < 0.95
+    assert ((table["trustworthiness"] > 0.5) & (table["trustworthiness"] <= 1)).all()
+    with pytest.raises(InterpError, match="Collect more steps"):
+        map_stability(agent, states)
+    with pytest.raises(InterpError, match="3 fits"):
+        map_stability(agent, states, sizes=(120,), fits=2, shared=60)
+
+
+def test_transitions_and_dwell_are_counted(tmp_path):
+    # Two environments: 0 0 1 1 0 | end, 2 (cut off); and 1 0 0 0 1 1 (cut off).
+    code = np.array([[0, 0, 1, 1, 0, 2], [1, 0, 0, 0, 1, 1]]).T
+    done = np.array([[0, 0, 0, 0, 1, 0], [0] * 6]).T
+    states = recording(tmp_path / "s.h5", code, done=done)
+    table = transition_table(states)
+    assert table["count"].to_dict() == {(0, END): 1, (0, 1): 2, (1, 0): 2}
+    assert table["probability"].to_dict() == pytest.approx({(0, END): 1 / 3, (0, 1): 2 / 3, (1, 0): 1})
+    dwell = dwell_table(states)
+    assert dwell["visits"].tolist() == [3, 2, 0, 0]
+    assert dwell["mean dwell (steps)"][0] == 2 and dwell["episode ends here"][0] == pytest.approx(1 / 3)
+    assert dwell.loc[2].drop("visits").isna().all()
+    nothing = recording(tmp_path / "s.h5", np.zeros((4, 2), int))
+    assert transition_table(nothing).empty and dwell_table(nothing)["visits"].sum() == 0
+
+
+def episode(total, codes):
+    codes = np.array(codes, np.int8)
+    rewards = np.zeros(len(codes), np.float32)
+    rewards[-1] = total
+    return Episode("ninja", "easy", 200_000, np.zeros(len(codes), np.int8), rewards, codes)
+
+
+def test_sequences_are_read_without_repeats_and_by_success():
+    assert collapse([7, 7, 1, 1, 1, 7]).tolist() == [7, 1, 7] and collapse([]).tolist() == []
+    episodes = [episode(10, [0, 0, 1, 2, 2, 0, 1]), episode(9, [0, 1, 2]), episode(1, [3, 3, 1, 0]), episode(1, [3, 3])]
+    table = typical_sequences(episodes)
+    assert table.attrs == {"successful": 2, "other": 2}
+    assert table["successful: count"].to_dict() == {"0 → 1 → 2": 2, "1 → 2 → 0": 1, "2 → 0 → 1": 1, "3 → 1 → 0": 0}
+    assert table.loc["0 → 1 → 2", "successful: share"] == 0.5 and table.loc["3 → 1 → 0", "other: share"] == 1
+    assert table.index[0] == "0 → 1 → 2" and table.index[-1] == "3 → 1 → 0"
+    ends = typical_sequences(episodes, ending=True)
+    assert ends["successful: count"].to_dict() == {"0 → 1 → 2": 1, "2 → 0 → 1": 1, "3 → 1 → 0": 0}
+    assert typical_sequences([episode(1, [0])]).empty
+
+
+def test_close_clusters_are_moved_apart_and_far_ones_stay():
+    places = spread_out({0: np.zeros(2), 1: np.zeros(2), 2: np.array([9.0, 9.0])})
+    assert np.linalg.norm(places[0] - places[1]) > 0.55
+    far = {0: np.array([-1.0, -1.0]), 1: np.array([1.0, 1.0])}
+    np.testing.assert_allclose(spread_out(far)[1], [1, 1], atol=0.01)
+    assert spread_out({}) == {}
+
+
+def test_a_cluster_without_states_is_left_out_and_named(tmp_path):
+    code = np.repeat(np.array([[0, 1], [1, 0], [0, 1]]), 4, axis=0)
+    states = recording(tmp_path / "s.h5", code)
+    outputs = Outputs(tmp_path / "figures", "x")
+    table = save_cluster_outputs(states, outputs, [], {0: "waits", 3: "never seen"})
+    save_transitions(states, outputs, [])
+    assert table["states"].tolist() == [12, 12, 0, 0] and table.loc[2].drop(["states", "share"]).isna().sum() >= 5
+    assert action_shares(states).loc[2].isna().all()
+    captions = {path.stem: path.read_text() for path in (tmp_path / "figures/x").glob("*.json")}
+    assert "Never used: cluster 2, 3" in captions["cluster_gallery"]
+    assert {"cluster_actions", "cluster_transitions", "cluster_dwell", "cluster_transitions_table"} <= set(captions)
+
+
+def test_learning_curves_show_mean_and_deviation_over_seeds():
+    import matplotlib.pyplot as plt
+
+    seeds = pd.DataFrame({"a": [0.0, 1, 2], "b": [2.0, 3, 6]}, index=[10, 20, 30])
+    figure, ax = plt.subplots()
+    draw_seeds(ax, seeds, method="sppo", label="SPPO")
+    both = np.stack([smooth(seeds["a"].to_numpy()), smooth(seeds["b"].to_numpy())])
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), both.mean(0))
+    band = ax.collections[0].get_paths()[0].vertices
+    assert band[:, 1].max() == pytest.approx((both.mean(0) + both.std(0, ddof=1)).max())
+    plt.close(figure)
+    assert normalised(np.array([-1.5, 32.4]), "fruitbot").tolist() == [0, 1]
+
+
+def test_playing_for_videos_stops_at_its_limit_and_reports_what_is_missing(tiny_sppo, tmp_path):
+    agent = load_agent(tiny_sppo, device="cpu")
+    episodes = play_for_videos(agent, 4, max_frames=10_000, max_steps=1)
+    assert len(episodes) == 4
+    more = play_for_videos(agent, 4, max_frames=10_000, max_steps=sum(len(e.actions) for e in episodes) + 1)
+    assert len(more) == 6 and [e.level for e in more[:4]] == [e.level for e in episodes]
+    k = int(np.bincount(np.concatenate([e.codes for e in episodes])).argmax())
+    outputs = Outputs(tmp_path, "v")
+    report = save_skill_videos(agent, outputs, [], episodes, max_frames=25, descriptions={k: "does something"})
+    assert report["frames"].sum() > 0 and (report["missing"] == (25 - report["frames"]).clip(lower=0)).all()
+    filmed = [k for k in report.index if report["frames"][k]]
+    assert {f"skill_{k}.webp" for k in filmed} == {path.name for path in (tmp_path / "v").glob("*.webp")}
+    assert any("does something" in (tmp_path / f"v/skill_{k}.json").read_text() for k in filmed)
+    with pytest.raises(InterpError, match="frames must be positive"):
+        play_for_videos(agent, 4, max_frames=0)
+
+
+@pytest.mark.parametrize("command", ["embed", "videos"])
+def test_a_run_without_codes_gets_one_line(tiny_ppo, command, tmp_path, capsys):
+    assert main([command, str(tiny_ppo), "--out", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert "only SPPO has codes" in error and len(error.strip().splitlines()) == 1
