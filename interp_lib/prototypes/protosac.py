@@ -236,8 +236,7 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
         """
         self.policy.set_training_mode(True)
         if not self.actor.placed:
-            seen = replay_observations(self.replay_buffer, self.projection_candidates, self._numpy_rng())
-            spread(self.actor, seen, self._numpy_rng())
+            spread(self.actor, self._replay_states(), self._numpy_rng())
         optimizers = [self.actor.optimizer, self.critic.optimizer]
         if self.ent_coef_optimizer is not None:
             optimizers.append(self.ent_coef_optimizer)
@@ -348,7 +347,7 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
             What was chosen and how far prototypes moved; None if there are fewer different states than prototypes.
         """
         if observations is None:
-            candidates = replay_observations(self.replay_buffer, self.projection_candidates, self._numpy_rng())
+            candidates = self._replay_states()
         else:
             candidates = distinct(np.asarray(observations))
         self._last_projection = self.num_timesteps
@@ -426,6 +425,12 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
             actions=self.policy.unscale_action(np.tanh(means)),
             projected=bool(self.actor.projected),
         )
+
+    def _replay_states(self) -> np.ndarray:
+        """Different states (n, *observation) from the replay buffer, as the policy sees them."""
+        states = replay_observations(self.replay_buffer, self.projection_candidates, self._numpy_rng())
+        # The buffer keeps the environment's own observations; under VecNormalize the policy sees others.
+        return states if self._vec_normalize_env is None else self._vec_normalize_env.normalize_obs(states)
 
     @staticmethod
     def _numpy_rng() -> np.random.Generator:
