@@ -5,6 +5,10 @@ The same function and gradient as ``nn.Sequential``, to rounding. Two things mak
 - oneDNN multiplies matrices of hidden-layer size; PyTorch's default, MKL, is slow on CPUs that are not Intel's. On one
   thread of an AMD EPYC with AVX-512 (256, 256) by (256, 256) took 0.16 ms instead of 0.32 ms.
 - One autograd node for the whole network, whose backward pass computes the gradients that are asked for and no others.
+
+Nearly all of the gain is the first. On one thread of that machine, which other training kept busy,
+benchmarks/protosac_throughput.py counted 1.32 times the gradient steps of Stable-Baselines3's SAC on HalfCheetah and
+1.33 times on Pendulum, and without oneDNN's products 1.01 and 1.02 times. Expect less where MKL is at home.
 """
 
 from __future__ import annotations
