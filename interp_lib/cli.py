@@ -48,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="interp", description="What does a deep RL agent see? Train, evaluate, explain, reproduce.")
     parser.add_argument("--version", action="version", version=f"interp {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
-    for add in (_train, _evaluate, _embed, _videos, _prototypes, _reproduce, _checkpoints, _doctor):
+    for add in (_train, _evaluate, _embed, _videos, _browse, _prototypes, _reproduce, _checkpoints, _doctor):
         add(commands)
     return parser
 
@@ -309,6 +309,52 @@ def _run_videos(args: argparse.Namespace) -> int:
     print(report.to_string())
     print(f"saved videos in {outputs.folder / run.name}")
     return 0
+
+
+def _browse(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "browse",
+        "browse the states and clusters of an SPPO run in JupyterLab, or write them as one HTML file",
+        "interp browse checkpoints/sppo-fruitbot-s2021",
+        _run_browse,
+    )
+    parser.add_argument("run_dir", metavar="RUN", help="a run folder")
+    parser.add_argument(
+        "--states",
+        type=Path,
+        metavar="FILE",
+        help="states to show (default: figures/<run>/states.h5, collected now if need be)",
+    )
+    parser.add_argument(
+        "--export", type=Path, metavar="FILE.html", help="write a page that needs no Python and no network, and stop"
+    )
+    parser.add_argument("--port", type=int, help="JupyterLab's port (default: the first free one from 8888)")
+    parser.add_argument("--no-open", action="store_true", help="start JupyterLab without opening a browser window")
+
+
+def _run_browse(args: argparse.Namespace) -> int:
+    from .browsing import states_of
+    from .embedding import load_states
+    from .runs import load_agent, read_run
+
+    run = read_run(args.run_dir)
+    agent = load_agent(run.path)
+    folder = Path("figures") / run.name
+    states = load_states(args.states, agent) if args.states else states_of(agent, folder / "states.h5")
+    if args.export:
+        from .descriptions import read_descriptions
+        from .static_explorer import export_explorer
+
+        descriptions = read_descriptions(run.path, states.num_codes)
+        info = export_explorer(agent, states, args.export, descriptions=descriptions)
+        print(f"saved {info.states:,} states in {args.export} ({info.bytes / 1e6:.1f} MB)")
+        return 0
+    from .widgets.launch import open_lab, write_notebook
+
+    notebook = write_notebook(run.path, states.path, folder / "browse.ipynb")
+    print(f"opening {notebook}; Ctrl-C ends it", flush=True)
+    open_lab(notebook, port=args.port, open_browser=not args.no_open)
 
 
 def _prototypes(commands: Any) -> None:

@@ -1,0 +1,59 @@
+"""``interp browse``: a small notebook with the browser, opened in JupyterLab."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from ..storage import write_text
+
+_TEXT = """# {run}
+
+Click into the cell below and press Shift+Enter.
+Descriptions go to `descriptions.yml` in the run folder.\
+"""
+_CODE = """from interp_lib.embedding import load_states, sample_rows, tsne
+from interp_lib.widgets import ClusterBrowser
+
+states = load_states("{states}")
+# To switch to a t-SNE map as well (half a minute for 5,000 states), put these lines in place of the last one:
+# rows = sample_rows(states, 5000)
+# ClusterBrowser("{run_dir}", states, rows=rows, tsne=tsne(states.feature[rows]))
+ClusterBrowser("{run_dir}", states)\
+"""
+
+
+def write_notebook(run_dir: Path | str, states: Path | str, path: Path | str) -> Path:
+    """Write a notebook that shows the browser of ``run_dir``; the paths in it are relative to its folder.
+
+    Raises:
+        InterpError: the folder can't be written to.
+    """
+    import nbformat
+
+    path = Path(path)
+    names = {
+        "run": Path(run_dir).resolve().name,
+        "run_dir": Path(os.path.relpath(Path(run_dir).resolve(), path.parent.resolve())).as_posix(),
+        "states": Path(os.path.relpath(Path(states).resolve(), path.parent.resolve())).as_posix(),
+    }
+    v4 = nbformat.v4
+    cells = [v4.new_markdown_cell(_TEXT.format(**names)), v4.new_code_cell(_CODE.format(**names))]
+    kernel = {"kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}}
+    write_text(path, nbformat.writes(v4.new_notebook(cells=cells, metadata=kernel)))
+    return path
+
+
+def open_lab(notebook: Path, *, port: int | None = None, open_browser: bool = True) -> NoReturn:
+    """Become JupyterLab, opened on ``notebook``; Ctrl-C then ends it as usual."""
+    command = [sys.executable, "-m", "jupyterlab", str(notebook.resolve())]
+    if port is not None:
+        command.append(f"--ServerApp.port={port}")
+    if not open_browser:
+        command.append("--no-browser")
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        command.append("--allow-root")
+    sys.stdout.flush()
+    os.execv(command[0], command)
