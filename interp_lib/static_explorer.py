@@ -1,0 +1,170 @@
+"""One HTML file with everything in it: hover over an agent's states and see them, without Python or a network."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .browsing import (
+    Groups,
+    action_probabilities,
+    check_states,
+    cluster_clips,
+    cluster_rows,
+    episode_steps,
+    mean_image,
+    readable_ink,
+)
+from .embedding import StateSet, sample_rows, tsne
+from .envs.procgen import ACTION_NAMES, OBSERVATION_SHAPE
+from .errors import InterpError
+from .runs import PAPER_TIMESTEPS
+from .semantic.agents import PPO
+from .storage import write_text
+from .style import cluster_color
+
+MAX_BYTES = 8_000_000  # still a mail attachment
+MOST_STATES = 4_000  # more would hide each other on a phone
+TSNE_LEAST = 200  # below, t-SNE with its usual perplexity says little
+SHEET_COLUMNS = 32  # frames side by side: a sheet of 2,048 pixels every browser can decode
+QUALITY = 88
+# As Procgen's authors write the names that capitals alone don't give.
+GAME_TITLES = {"coinrun": "CoinRun", "fruitbot": "FruitBot", "starpilot": "StarPilot", "caveflyer": "CaveFlyer",
+               "bigfish": "BigFish", "bossfight": "BossFight"}  # fmt: skip
+
+
+class ExplorerInfo(NamedTuple):
+    """What was written: the file's size, and how many states are in it."""
+
+    bytes: int
+    states: int
+
+
+def export_explorer(
+    agent: PPO,
+    states: StateSet,
+    path: Path | str,
+    *,
+    descriptions: Mapping[int, str] | None = None,
+    with_tsne: bool = True,
+    max_bytes: int = MAX_BYTES,
+    seed: int = 0,
+) -> ExplorerInfo:
+    """Write the states of ``agent`` as one self-contained HTML file.
+
+    It holds as many random kept states as fit (at most 4,000), three clips of each cluster, statistics over all kept
+    states, and ``descriptions``.
+
+    Args:
+        with_tsne: also offer the t-SNE space of the same states (seconds; left out below 200 states).
+        max_bytes: most the file may take.
+
+    Raises:
+        InterpError: states of another agent, nothing kept, ``max_bytes`` too small, or the file can't be written.
+    """
+    check_states(agent, states)
+    if not states.kept.any():
+        raise InterpError(f"{states.path} has no kept states to show. Collect more: interp embed RUN")
+    clusters, tiles = _clusters(states, descriptions or {}, seed)
+    fixed = {"clusters": clusters, "clipSheets": _sheets(tiles)}
+    room = max_bytes - sum(map(len, fixed["clipSheets"])) - 100_000  # the page itself and its text
+    probe = sample_rows(states, 200, seed=seed)
+    per_state = sum(map(len, _sheets(states.frames(probe)))) / len(probe) + 120  # coordinates, facts, probabilities
+    while True:
+        if room < per_state:
+            raise InterpError(f"{max_bytes:,} bytes are too few for an explorer of {states.meta['run']}.")
+        rows = sample_rows(states, min(int(room / per_state), MOST_STATES), seed=seed)
+        sheets = _sheets(states.frames(rows))
+        if sum(map(len, sheets)) + 120 * len(rows) <= room:
+            break
+        per_state *= 1.03  # these frames are harder to compress than those tried
+    page = _render(agent, states, rows, {**fixed, "sheets": sheets}, with_tsne, seed)
+    write_text(path, page)
+    return ExplorerInfo(len(page.encode()), len(rows))
+
+
+def _clusters(states: StateSet, descriptions: Mapping[int, str], seed: int) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """Each cluster's facts, and the tiles (n, 64, 64, 3) of its mean image and clips, which the facts point into."""
+    groups, steps = Groups(states), episode_steps(states)
+    clusters: list[dict[str, Any]] = []
+    tiles: list[np.ndarray] = []
+    for k in range(states.num_codes):
+        rows, group = cluster_rows(states, k), groups.cluster(k)
+        cluster: dict[str, Any] = {
+            "k": k, "color": cluster_color(k), "ink": readable_ink(cluster_color(k)), "states": group.count,
+            "share": group.share, "levels": group.levels, "description": descriptions.get(k, ""), "clips": [],
+        }  # fmt: skip
+        if group.count:
+            cluster |= {
+                "dwell": round(group.dwell, 1), "value": round(group.value, 2), "toGo": round(group.return_to_go, 1),
+                "mean": len(tiles), "actions": [round(float(share), 4) for share in group.actions],
+            }  # fmt: skip
+            tiles.append(mean_image(states, rows))
+            for clip in cluster_clips(states, k, seed=seed):
+                level, step = int(states.level[clip[0]]), int(steps[clip[0]])
+                cluster["clips"].append({"first": len(tiles), "length": len(clip), "level": level, "step": step})
+                tiles.extend(states.frames(clip))
+        clusters.append(cluster)
+    return clusters, np.stack(tiles)
+
+
+def _render(
+    agent: PPO, states: StateSet, rows: np.ndarray, fixed: Mapping[str, Any], with_tsne: bool, seed: int
+) -> str:
+    import jinja2
+
+    spaces = {"FDR": states.fdr[rows]}
+    if with_tsne and len(rows) >= TSNE_LEAST:
+        spaces["t-SNE"] = tsne(states.feature[rows], seed=seed)
+    probabilities = np.round(255 * action_probabilities(agent, states, rows)).astype(np.uint8)
+    data = {
+        **fixed,
+        "actionNames": ACTION_NAMES,
+        "columns": SHEET_COLUMNS,
+        "tile": OBSERVATION_SHAPE[0],
+        "spaces": {name: np.round(points, 3).T.tolist() for name, points in spaces.items()},
+        "code": states.code[rows].tolist(),
+        "level": states.level[rows].tolist(),
+        "step": episode_steps(states)[rows].tolist(),
+        "action": states.action[rows].tolist(),
+        "value": np.round(states.value[rows].astype(float), 2).tolist(),
+        "probabilities": base64.b64encode(probabilities.tobytes()).decode(),
+    }
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("interp_lib", "."), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template("static_explorer.html.j2").render(
+        data=data,
+        game=states.meta["game"],
+        game_title=GAME_TITLES.get(states.meta["game"], states.meta["game"].capitalize()),
+        run=states.meta["run"],
+        timesteps=states.meta["timesteps"],
+        paper_timesteps=PAPER_TIMESTEPS,
+        shown=len(rows),
+        kept=int(states.kept.sum()),
+        random_action=states.meta["random_action"],
+    )
+
+
+def _sheets(frames: np.ndarray) -> list[str]:
+    """Frames uint8 (n, 64, 64, 3) as WebP data URIs of up to 32 × 32 frames each."""
+    from PIL import Image
+
+    side, columns = frames.shape[1], SHEET_COLUMNS
+    sheets = []
+    for first in range(0, len(frames), columns * columns):
+        part = frames[first : first + columns * columns]
+        lines = -(-len(part) // columns)
+        sheet = np.zeros((lines * columns, *part.shape[1:]), np.uint8)
+        sheet[: len(part)] = part
+        sheet = sheet.reshape(lines, columns, side, side, 3).swapaxes(1, 2).reshape(lines * side, columns * side, 3)
+        buffer = io.BytesIO()
+        Image.fromarray(sheet).save(buffer, format="WEBP", quality=QUALITY, method=4, use_sharp_yuv=True)
+        sheets.append("data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode())
+    return sheets
