@@ -57,7 +57,7 @@ def run_checks(folder: Path | str = ".") -> list[Check]:
         for finding in findings:
             result = finding.result()
             checks.extend(result if isinstance(result, list) else [result])
-    return checks
+    return [*checks, check_chromium()]
 
 
 def healthy(checks: Sequence[Check]) -> bool:
@@ -120,6 +120,19 @@ def check_box2d() -> Check:
 def check_video() -> Check:
     """Check that PyAV encodes H.264."""
     return _probe("Video", "video")
+
+
+def find_chromium() -> str | None:
+    """Path of a Chromium or Chrome that the browser tests can drive; None where there is none."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    return next(filter(None, map(shutil.which, names)), None)
+
+
+def check_chromium() -> Check:
+    """Check for the browser that the tests of the cluster browser drive; readers use whichever they have."""
+    found = find_chromium()
+    detail = f"{Path(found).name} found" if found else "none found; the browser tests are skipped"
+    return Check("Chromium", found is not None, detail, "apt-get install chromium", required=False)
 
 
 def check_torch() -> list[Check]:

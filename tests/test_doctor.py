@@ -11,12 +11,14 @@ from interp_lib.doctor import Check
 
 def test_this_machine():
     checks = {check.name: check for check in doctor.run_checks()}
-    assert list(checks) == ["Python", "Disk", "Procgen", "MuJoCo", "Box2D", "Video", "PyTorch", "CUDA", "bfloat16"]
+    names = ["Python", "Disk", "Procgen", "MuJoCo", "Box2D", "Video", "PyTorch", "CUDA", "bfloat16", "Chromium"]
+    assert list(checks) == names
     # CI may have no OpenGL; everything else comes with the lock.
     for name in ("Python", "Procgen", "Box2D", "Video", "PyTorch"):
         assert checks[name].ok, checks[name]
     assert "64x64x3" in checks["Procgen"].detail
     assert not checks["CUDA"].required and not checks["bfloat16"].required
+    assert not checks["Chromium"].required
     for check in checks.values():
         assert check.ok or check.fix or not check.required
         assert "\n" not in check.detail + check.fix
