@@ -48,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="interp", description="What does a deep RL agent see? Train, evaluate, explain, reproduce.")
     parser.add_argument("--version", action="version", version=f"interp {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
-    for add in (_train, _evaluate, _embed, _videos, _browse, _prototypes, _reproduce, _checkpoints, _doctor):
+    for add in (_train, _evaluate, _embed, _videos, _browse, _prototypes, _campaign, _reproduce, _checkpoints, _doctor):
         add(commands)
     return parser
 
@@ -378,6 +378,67 @@ def _run_prototypes(args: argparse.Namespace) -> int:
 
     save_prototype_outputs(load_agent(run.path), run, outputs, episodes=args.episodes, seed=args.seed)
     print(f"saved prototypes in {outputs.folder / run.name}")
+    return 0
+
+
+# -- campaign ------------------------------------------------------------------------------------------------------
+
+
+def _campaign(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "campaign",
+        "train and release a table of runs, slice by slice",
+        "interp campaign run --max-minutes 120 --jobs 2",
+        None,
+    )
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=_Parser)
+    plan = _command(
+        actions, "plan", "what is left to do, in order", "interp campaign plan", lambda args: _show_campaign(args, True)
+    )
+    status = _command(
+        actions, "status", "how far every run is", "interp campaign status", lambda args: _show_campaign(args, False)
+    )
+    work = _command(
+        actions, "run", "go on with the campaign", "interp campaign run --max-minutes 120 --jobs 2", _run_campaign
+    )
+    for sub in (plan, status, work):
+        sub.add_argument("--file", type=Path, default=Path("campaign.csv"), help="the table (default: campaign.csv)")
+        sub.add_argument("--runs", type=Path, default=Path("runs"), help="resumable runs (default: runs)")
+        sub.add_argument("--folder", type=Path, default=Path("checkpoints"), help="default: checkpoints")
+    work.add_argument("--max-minutes", type=float, help="stop cleanly after this long (default: when all is done)")
+    work.add_argument("--slice-minutes", type=float, default=30.0, help="longest time for one run (default: 30)")
+    work.add_argument("--jobs", type=int, default=1, help="runs at the same time (default: 1)")
+    work.add_argument("--threads", type=int, default=1, help="CPU threads of each run (default: 1)")
+    work.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    work.add_argument("--episodes", type=int, help="evaluated a side for a release")
+
+
+def _show_campaign(args: argparse.Namespace, only_left: bool) -> int:
+    from .campaign import read_campaign, render_standings, standings
+
+    found = standings(read_campaign(args.file), args.runs, args.folder)
+    print(render_standings(found, only_left=only_left))
+    return 0
+
+
+def _run_campaign(args: argparse.Namespace) -> int:
+    from .campaign import Campaign, read_campaign
+
+    failed = Campaign(
+        read_campaign(args.file),
+        args.runs,
+        args.folder,
+        jobs=args.jobs,
+        slice_minutes=args.slice_minutes,
+        max_minutes=args.max_minutes,
+        threads=args.threads,
+        device=args.device,
+        episodes=args.episodes,
+        say=lambda line: print(line, flush=True),
+    ).run()
+    if failed:
+        raise InterpError("; ".join(f"{name} failed: {line}" for name, line in failed.items()))
     return 0
 
 

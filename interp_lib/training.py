@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ def train(
         ``run_dir``.
 
     Raises:
-        InterpError: bad arguments, ``run_dir`` already holds a run and ``resume`` is off, or training failed.
+        InterpError: bad arguments, ``run_dir`` already holds a run and ``resume`` is off, another process trains it,
+            or training failed.
     """
     if algorithm not in ALGORITHMS:
         raise InterpError(f"unknown algorithm '{algorithm}'. Valid: {', '.join(ALGORITHMS)}.")
@@ -54,29 +56,71 @@ def train(
         run = read_run(run_dir)
         if run.algorithm != algorithm or run.env != env:
             raise InterpError(f"{run_dir} holds {run.algorithm} on {run.env}, not {algorithm} on {env}.")
-    if algorithm in SEMANTIC_ALGORITHMS:
-        cls = agent_class(algorithm)
-        if resume and (run_dir / "config.json").exists():
-            agent = cls.load(run_dir, device=device, resume=(run_dir / "training_state.pt").exists())
-        else:
-            agent = cls(env, seed=seed, device=device, **(options or {}))
-        agent.learn(timesteps, run_dir=run_dir, max_minutes=max_minutes, progress=progress, save_seconds=save_seconds)
-        return run_dir
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InterpError(f"{algorithm} trains in one process. Leave out torchrun; start several runs instead.")
-    from .prototypes.training import train_run
+    with _only_trainer_of(run_dir):
+        if algorithm in SEMANTIC_ALGORITHMS:
+            cls = agent_class(algorithm)
+            if resume and (run_dir / "config.json").exists():
+                agent = cls.load(run_dir, device=device, resume=(run_dir / "training_state.pt").exists())
+            else:
+                agent = cls(env, seed=seed, device=device, **(options or {}))
+            agent.learn(
+                timesteps, run_dir=run_dir, max_minutes=max_minutes, progress=progress, save_seconds=save_seconds
+            )
+            return run_dir
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise InterpError(f"{algorithm} trains in one process. Leave out torchrun; start several runs instead.")
+        from .prototypes.training import train_run
 
-    return train_run(
-        algorithm,
-        env,
-        timesteps=timesteps,
-        seed=seed,
-        run_dir=run_dir,
-        overrides=options,
-        resume=resume,
-        max_minutes=max_minutes,
-        eval_every=eval_every,
-        eval_episodes=eval_episodes,
-        video_every=video_every,
-        progress=progress,
-    )
+        return train_run(
+            algorithm,
+            env,
+            timesteps=timesteps,
+            seed=seed,
+            run_dir=run_dir,
+            overrides=options,
+            resume=resume,
+            max_minutes=max_minutes,
+            eval_every=eval_every,
+            eval_episodes=eval_episodes,
+            video_every=video_every,
+            progress=progress,
+        )
+
+
+LOCK = ".training.lock"
+
+
+def being_trained(run_dir: Path | str) -> bool:
+    """Whether a process trains this run at the moment."""
+    from filelock import FileLock, Timeout
+
+    path = Path(run_dir) / LOCK
+    if not path.exists():
+        return False
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+@contextlib.contextmanager
+def _only_trainer_of(run_dir: Path) -> Iterator[None]:
+    """Hold the run folder's lock, which the kernel releases even when this process is killed."""
+    from filelock import FileLock, Timeout
+
+    if os.environ.get("RANK", "0") != "0":  # under torchrun the first process writes the folder, and locks it
+        yield
+        return
+    lock = FileLock(run_dir / LOCK, timeout=0)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise InterpError(f"another process trains {run_dir}. Wait for it, or choose another --run-dir.") from error
+    except OSError as error:
+        raise InterpError(f"cannot write {run_dir}: {error.strerror or error}.") from error
+    try:
+        yield
+    finally:
+        lock.release()
