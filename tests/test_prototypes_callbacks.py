@@ -39,6 +39,12 @@ def test_evaluations_are_logged_and_leave_training_as_it_is(tmp_path):
     assert again.total_timesteps.tolist() == [40, 80, 120]
     assert again.iloc[:2].equals(rows)
 
+    # Rows written after the last saved state belong to steps that are trained again, here without evaluations.
+    with (run / "evaluations.csv").open("a") as file:
+        file.write("160,-1,0,-1,-1,200,2\n")
+    train(run, timesteps=135, resume=True, overrides=None)
+    assert pd.read_csv(run / "evaluations.csv").equals(again)
+
 
 def test_evaluating_the_same_agent_twice_plays_the_same_episodes(tmp_path):
     # Nothing is learned before step 1,000, and the deterministic actions don't change.

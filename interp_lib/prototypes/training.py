@@ -23,7 +23,7 @@ from ..envs.names import continuous_task
 from ..errors import InterpError
 from ..progress import ProgressLog
 from ..storage import atomic_write, read_json
-from .callbacks import EvaluationLog, VideoLog
+from .callbacks import EVALUATION_COLUMNS, EVALUATIONS, EvaluationLog, VideoLog
 from .protosac import SAC, ProtoSAC
 from .run_folder import CONFIG, make_noise, make_schedule
 from .settings import TaskSettings, prototype_settings, task_settings
@@ -143,6 +143,8 @@ def train_run(
     extras: list[BaseCallback] = []
     if eval_every is not None:
         extras.append(EvaluationLog(run_dir, name, eval_every, episodes=eval_episodes))
+    elif (run_dir / EVALUATIONS).exists():  # its rows past the saved state belong to steps that are trained again
+        ProgressLog(run_dir / EVALUATIONS, EVALUATION_COLUMNS).start(keep_through=agent.num_timesteps)
     if video_every is not None:
         extras.append(VideoLog(run_dir, name, video_every))
     log = ProgressLog(run_dir / "progress.csv", COLUMNS)
