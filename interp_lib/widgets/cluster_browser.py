@@ -109,22 +109,21 @@ class ClusterBrowser:
             + picture(states.frames([row])[0], width, f"level {states.level[row]}, step {self._steps[row]}")
             + f"<div class=facts>{rows}</div>"
             + f"<p class=soft>What the policy would do (◂ taken; {states.meta['random_action']:.0%} of actions are "
-            "random)</p>" + bars(ACTION_NAMES, probabilities, cluster_color(k), mark=action) + "</div>"
+            "random)</p>" + bars(ACTION_NAMES, probabilities, mark=action) + "</div>"
         )
 
     def cluster_html(self, k: int) -> str:
         """Mean image, statistics and clips of a cluster."""
         rows = cluster_rows(self.states, k)
         title = f"Cluster {_chip(k)}{self._sentence(k)}"
-        return self._group_html(title, self._groups.cluster(k), rows, cluster_clips(self.states, k), cluster_color(k))
+        return self._group_html(title, self._groups.cluster(k), rows, cluster_clips(self.states, k))
 
     def region_html(self, rows: np.ndarray) -> str:
         """The same for any set of states, with the clusters it is made of."""
         codes, counts = np.unique(self.states.code[rows], return_counts=True)
         parts = [f"{_chip(codes[i])} {counts[i] / len(rows):.0%}" for i in np.argsort(-counts)]
         title = "Selected region: " + " ".join(parts)
-        clips = region_clips(self.states, rows)
-        return self._group_html(title, self._groups.region(rows), rows, clips, "#57606A")
+        return self._group_html(title, self._groups.region(rows), rows, region_clips(self.states, rows))
 
     def all_html(self) -> str:
         """What can be chosen, before anything is."""
@@ -134,7 +133,7 @@ class ClusterBrowser:
             "lasso (its button is beside the map) to see what those states share.</p></div>"
         )
 
-    def _group_html(self, title: str, group: Group, rows: np.ndarray, clips: list[np.ndarray], color: str) -> str:
+    def _group_html(self, title: str, group: Group, rows: np.ndarray, clips: list[np.ndarray]) -> str:
         from .parts import bars, moving_picture, picture
 
         if not group.count:
@@ -151,7 +150,7 @@ class ClusterBrowser:
             f"<b>{group.levels}</b> levels · {dwell}mean value <b>{group.value:.2f}</b> · "
             f"mean return to go <b>{group.return_to_go:.1f}</b></p>"
             f'<div class=row>{"".join(pictures)}<div style="min-width:200px"><p class=soft>Most frequent actions</p>'
-            + bars([ACTION_NAMES[a] for a in common], group.actions[common], color)
+            + bars([ACTION_NAMES[a] for a in common], group.actions[common])
             + "</div></div></div>"
         )
 

@@ -72,7 +72,7 @@ class Panels:
         self._data["cluster"] = pd.Categorical.from_codes(browser.states.code[browser.rows], categories=names)
         scatter = jscatter.Scatter(
             data=self._data, x="FDR 1", y="FDR 2", color_by="cluster",
-            color_map=dict(zip(names, colors, strict=True)), height=MAP_HEIGHT, axes_labels=True, legend=False,
+            color_map=dict(zip(names, colors, strict=True)), height=MAP_HEIGHT, axes_labels=False, legend=False,
             opacity_unselected=0.12, lasso_initiator=False, background_color="white",
         )  # fmt: skip
         scatter.widget.color_selected = colors  # a selected point keeps the colour of its cluster
@@ -105,16 +105,15 @@ class Panels:
         title = ipywidgets.HTML(
             f"{STYLE}<div class=interp><b>{meta['game']}</b> · {meta['run']}, trained {meta['timesteps']:,} steps · "
             f"{len(browser.rows):,} states on unseen levels<br><span class=soft>Hover over a point to see the state; "
-            "click to keep it and play its episode.</span></div>"
+            "click to keep it and play its episode. Across: the map's first coordinate, up: its second.</span></div>"
         )
         head = [title]
         if len(browser.spaces) > 1:
             toggle = ipywidgets.ToggleButtons(options=list(browser.spaces), style={"button_width": "70px"})
             toggle.observe(lambda change: self._switch_space(change["new"]), "value")
             head.append(toggle)
-        # The map draws the name of its right axis beyond its own edge.
         left = ipywidgets.VBox(
-            [self.map.widget], layout={"flex": "1 1 380px", "min_width": "300px", "margin": "0 26px 0 0"}
+            [self.map.widget], layout={"flex": "1 1 380px", "min_width": "300px", "margin": "0 12px 0 0"}
         )
         right = ipywidgets.VBox([self.state, self.player], layout={"width": "310px", "flex": "0 0 310px"})
         wrap = {"flex_flow": "row wrap", "align_items": "flex-start", "width": "100%"}

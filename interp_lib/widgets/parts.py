@@ -26,7 +26,8 @@ STYLE = """<style>
 .interp .facts { display: grid; grid-template-columns: max-content auto; gap: 1px 10px; margin: 6px 0; }
 .interp .bars { display: grid; grid-template-columns: max-content 1fr 3.2em; gap: 1px 8px; align-items: center;
   font-size: 11.5px; line-height: 1.25; }
-.interp .bars i { display: block; height: 9px; border-radius: 2px; min-width: 1px; }
+.interp .bars i { display: block; height: 9px; border-radius: 2px; min-width: 1px; background: currentColor; }
+.interp .bars i.other { opacity: .55; }
 .interp .bars span:nth-child(3n) { text-align: right; font-variant-numeric: tabular-nums; }
 .interp .row { display: flex; flex-wrap: wrap; gap: 14px; align-items: flex-start; }
 .interp figure { margin: 0; } .interp figcaption { font-size: 11.5px; margin-top: 3px; }
@@ -77,7 +78,7 @@ def _image(data: bytes, kind: str, width: int, height: int, alt: str) -> str:
     return f'<img src="{source}" width="{width}" height="{height}" alt="{html.escape(alt)}">'
 
 
-def bars(names: Sequence[str], shares: np.ndarray, color: str, *, mark: int | None = None) -> str:
+def bars(names: Sequence[str], shares: np.ndarray, *, mark: int | None = None) -> str:
     """A horizontal bar for each share (0 to 1), in the order given, so that bars don't jump between two states.
 
     The longest bar fills its column, if it is at least a quarter; the numbers are exact.
@@ -92,7 +93,7 @@ def bars(names: Sequence[str], shares: np.ndarray, color: str, *, mark: int | No
         percent = "" if not np.isfinite(share) else "<1%" if 0 < share < 0.01 else f"{share:.0%}"
         width = 0 if not np.isfinite(share) else 100 * share / full
         rows.append(
-            f'<span>{label}</span><span><i style="width:{width:.1f}%;background:{color}"></i></span>'
+            f'<span>{label}</span><span><i{" class=other" * (i != mark)} style="width:{width:.1f}%"></i></span>'
             f"<span>{percent}</span>"
         )
     return f'<div class="bars">{"".join(rows)}</div>'
