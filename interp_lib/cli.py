@@ -132,6 +132,7 @@ def _train_options(parser: argparse.ArgumentParser, env_help: str, *, timesteps:
     parser.add_argument("--resume", action="store_true", help="continue the run that is there")
     parser.add_argument("--max-minutes", type=float, help="stop cleanly after this long; --resume continues")
     parser.add_argument("--threads", type=int, help="CPU threads for PyTorch (default: all cores)")
+    parser.add_argument("--tensorboard", action="store_true", help="also write the curve to RUN/tensorboard")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -168,6 +169,7 @@ def _run_train(args: argparse.Namespace) -> int:
         resume=args.resume,
         max_minutes=args.max_minutes,
         **{k: getattr(args, k) for k in (("save_seconds",) if semantic else _WHILE_TRAINING)},
+        tensorboard=args.tensorboard,
         device=getattr(args, "device", "auto"),
         progress=not args.quiet,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,10 +21,13 @@ class ProgressLog:
     Args:
         path: the csv.
         columns: its header. Values are written with 6 significant digits; missing ones stay empty.
+        tensorboard: also write the rows as scalars to the folder ``tensorboard`` beside the csv.
     """
 
-    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+    def __init__(self, path: Path, columns: Sequence[str], *, tensorboard: bool = False) -> None:
         self.path, self.columns = path, tuple(columns)
+        self.tensorboard = tensorboard
+        self._board: Any = None
 
     def start(self, keep_through: int) -> None:
         """Create the file, or keep the rows with ``total_timesteps`` ≤ ``keep_through`` of the one there is."""
@@ -34,6 +38,10 @@ class ProgressLog:
             kept = [row for row in rows if int(row["total_timesteps"]) <= keep_through]
             lines += [",".join(row.get(name) or "" for name in self.columns) for row in kept]
         write_text(self.path, "\n".join(lines) + "\n")
+        if self.tensorboard:
+            from tensorboardX import SummaryWriter
+
+            self._board = SummaryWriter(str(self.path.parent / "tensorboard"), purge_step=keep_through + 1)
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add one row.
@@ -48,6 +56,11 @@ class ProgressLog:
                 os.fsync(file.fileno())
         except OSError as error:
             raise InterpError(f"cannot write {self.path}: {error.strerror or error}. Free space and resume.") from error
+        if self._board is not None:
+            for name, value in row.items():
+                if name != "total_timesteps" and isinstance(value, (int, float)) and math.isfinite(value):
+                    self._board.add_scalar(name, value, row["total_timesteps"])
+            self._board.flush()
 
 
 def read_progress(run_dir: Path | str) -> pd.DataFrame:

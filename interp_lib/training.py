@@ -26,6 +26,7 @@ def train(
     eval_every: int | None = None,
     eval_episodes: int = 5,
     video_every: int | None = None,
+    tensorboard: bool = False,
     device: str = "auto",
     progress: bool = True,
 ) -> Path:
@@ -36,6 +37,7 @@ def train(
         resume: continue the run in ``run_dir`` instead of starting one; its hyper-parameters stay as they are.
         max_minutes: stop cleanly after this many minutes; ``resume`` continues.
         save_seconds: PPO and SPPO: least time between two checkpoints; with 0 every update is one.
+        tensorboard: also write the learning curve to ``run_dir/tensorboard``.
         eval_every, eval_episodes, video_every: SAC and ProtoSAC: see prototypes.training.train_run.
 
     Returns:
@@ -64,7 +66,12 @@ def train(
             else:
                 agent = cls(env, seed=seed, device=device, **(options or {}))
             agent.learn(
-                timesteps, run_dir=run_dir, max_minutes=max_minutes, progress=progress, save_seconds=save_seconds
+                timesteps,
+                run_dir=run_dir,
+                max_minutes=max_minutes,
+                progress=progress,
+                save_seconds=save_seconds,
+                tensorboard=tensorboard,
             )
             return run_dir
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -83,6 +90,7 @@ def train(
             eval_every=eval_every,
             eval_episodes=eval_episodes,
             video_every=video_every,
+            tensorboard=tensorboard,
             progress=progress,
         )
 

@@ -89,6 +89,7 @@ def train_run(
     eval_every: int | None = None,
     eval_episodes: int = 5,
     video_every: int | None = None,
+    tensorboard: bool = False,
     progress: bool = True,
 ) -> Path:
     """Train SAC or ProtoSAC and leave a run folder: config.json, policy.safetensors, progress.csv, training state.
@@ -108,6 +109,7 @@ def train_run(
         eval_every: evaluate with deterministic actions every so many steps, into evaluations.csv (callbacks.py).
         eval_episodes: episodes an evaluation.
         video_every: film an episode every so many steps, into videos/.
+        tensorboard: also write the learning curve to ``run_dir/tensorboard``.
         progress: show a progress bar with steps/s, mean return and time left.
 
     Returns:
@@ -147,7 +149,7 @@ def train_run(
         ProgressLog(run_dir / EVALUATIONS, EVALUATION_COLUMNS).start(keep_through=agent.num_timesteps)
     if video_every is not None:
         extras.append(VideoLog(run_dir, name, video_every))
-    log = ProgressLog(run_dir / "progress.csv", COLUMNS)
+    log = ProgressLog(run_dir / "progress.csv", COLUMNS, tensorboard=tensorboard)
     log.start(keep_through=agent.num_timesteps)
     if isinstance(agent, ProtoSAC):
         agent.final_projection = True

@@ -123,6 +123,7 @@ class PPO:
         max_minutes: float | None = None,
         progress: bool = True,
         save_seconds: float = 30.0,
+        tensorboard: bool = False,
     ) -> Self:
         """Train until ``total_timesteps`` environment steps in all (rounded up to whole updates).
 
@@ -131,6 +132,7 @@ class PPO:
             max_minutes: stop cleanly at the first update boundary after this many minutes.
             progress: show a bar with steps/s, return and ETA.
             save_seconds: least time between two checkpoints; with 0 every update is one.
+            tensorboard: also write the learning curve to ``run_dir/tensorboard``.
 
         Ctrl-C loses what came after the last checkpoint; :meth:`load` with ``resume`` goes on from there. Under
         ``torchrun`` the processes train together (:mod:`.parallel`); the first one writes the run folder and shows
@@ -149,7 +151,7 @@ class PPO:
         log = None
         self.history.append({"from": trainer.timesteps, "to": trainer.timesteps, **provenance()})
         if run_dir is not None and workers.rank == 0:
-            log = ProgressLog(run_dir / "progress.csv", PROGRESS_COLUMNS)
+            log = ProgressLog(run_dir / "progress.csv", PROGRESS_COLUMNS, tensorboard=tensorboard)
             log.start(keep_through=trainer.timesteps)
             remove_temporaries(run_dir)
         deadline = time.monotonic() + 60 * max_minutes if max_minutes is not None else float("inf")
