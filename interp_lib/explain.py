@@ -183,10 +183,11 @@ class Usage:
         led: (K,) share of decisions in which the prototype has the largest weight; sums to 1.
         mean_weight: (K,) mean weight; sums to 1.
         per_decision: (N,) how many prototypes share each decision: exp of the entropy of its weights, from 1 to K.
-        in_use: how many prototypes are used over all decisions: exp of the entropy of ``mean_weight``. Over the
-            decisions of evaluation episodes this is what cards call prototypes in use: it counts what the finished
-            agent relies on. ``prototypes_used`` of progress.csv is the same over a batch of replay, which also holds
-            the states of early exploration and so comes out larger.
+        in_use: how many prototypes are used over all decisions: exp of the entropy of ``mean_weight``. Over evaluation
+            episodes this is what cards call prototypes in use, because it counts what the finished agent relies on.
+            ``prototypes_used`` of progress.csv is the same over a batch of replay and comes out larger: replay also
+            holds early exploration, and the usage loss maximises that very number. A task that stays in one situation
+            keeps in_use low with no prototype idle: Pendulum's agents balance in 86% of their decisions.
         order: (K,) int64, prototypes by falling mean weight, then by falling share led.
     """
 

@@ -66,7 +66,8 @@ def measure_prototypes(run: Run, episodes: int) -> tuple[Returns | None, dict[st
     Returns:
         returns of the same evaluation episodes with the prototypes as they were before their last projection (None if
         they are not projected); and ``of``, the number of prototypes, ``in_use`` with its 95% interval ``low`` to
-        ``high`` and ``per_decision`` (explain.Usage), over the ``decisions`` of ``episodes``.
+        ``high`` and ``per_decision`` (explain.Usage), and ``leading``, how many lead at least one decision, over the
+        ``decisions`` of ``episodes``.
     """
     from .explain import prototype_usage, record_episodes, usage_interval
 
@@ -84,7 +85,8 @@ def measure_prototypes(run: Run, episodes: int) -> tuple[Returns | None, dict[st
         "per_decision": usage.per_decision.mean(),
     }
     entry = {name: round(float(value), 2) for name, value in measured.items()}
-    return before, {"of": agent.n_prototypes, **entry, "decisions": len(usage.per_decision), "episodes": episodes}
+    counts = {"leading": int((usage.led > 0).sum()), "decisions": len(usage.per_decision), "episodes": episodes}
+    return before, {"of": agent.n_prototypes, **entry, **counts}
 
 
 def random_returns(run: Run, episodes: int) -> Any:

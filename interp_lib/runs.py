@@ -224,8 +224,9 @@ def render_card(config: dict[str, Any]) -> str:
         p = config["prototypes"]
         lines += [
             f"Prototypes in use: **{p['in_use']:.1f} of {p['of']}** (95% interval {p['low']:.1f} to {p['high']:.1f}), "
-            f"{p['per_decision']:.1f} a decision; exponentials of the entropies of mean weights and of each decision's "
-            f"weights, over {p['decisions']:,} decisions in {p['episodes']} evaluation episodes.",
+            f"{p['per_decision']:.1f} a decision (exponentials of the entropies of the mean weights, and of each "
+            f"decision's); {p['leading']} lead at least one decision. "
+            f"n = {p['decisions']:,} decisions in {p['episodes']} evaluation episodes.",
             "",
         ]
     training = config.get("training", {})

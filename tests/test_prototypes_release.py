@@ -32,6 +32,7 @@ def test_a_release_says_what_projection_cost_and_how_many_prototypes_are_used(tm
     usage = prototype_usage(np.concatenate([trace.weights for trace in traces]))
     assert measured["in_use"] == round(usage.in_use, 2) and measured["of"] == 6
     assert measured["low"] <= measured["in_use"] <= 6 and 1 <= measured["per_decision"] <= measured["in_use"]
+    assert measured["leading"] == len(np.unique(np.concatenate([trace.leading for trace in traces])))
     assert (measured["decisions"], measured["episodes"]) == (400, 2)
     card = (released.path / "card.md").read_text()
     assert "| before the last projection |" in card
