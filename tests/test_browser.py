@@ -255,10 +255,42 @@ def test_page_in_chromium(chromium, page_file):
     frames = {page.evaluate(clip) for _ in range(4) if page.wait_for_timeout(200) is None}
     assert len(frames) > 1  # the clips play
 
-    page.set_viewport_size({"width": 360, "height": 740})
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
     assert problems == [] and requests == [page_file.as_uri()]
     page.close()
+
+
+@needs_chromium
+@pytest.mark.browser
+def test_page_on_a_phone(chromium, page_file):
+    context = chromium.new_context(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
+    page = context.new_page()
+    page.goto(page_file.as_uri())
+    page.wait_for_function("document.getElementById('frame').dataset.state !== undefined")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    first = page.get_attribute("#frame", "data-state")
+    page.locator("#over").scroll_into_view_if_needed()
+    box = page.locator("#over").bounding_box()
+    x, y = page.evaluate("(() => { const i = code.findIndex(k => k !== code[kept]); return [px[i], py[i]]; })()")
+    page.touchscreen.tap(box["x"] + x, box["y"] + y)
+    assert page.get_attribute("#frame", "data-state") != first
+    context.close()
+
+
+def test_command_explains_itself_and_its_errors(run_dir, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(["browse", "--help"])
+    assert stop.value.code == 0 and "example:\n  interp browse" in capsys.readouterr().out
+    (tmp_path / "states.h5").write_bytes(b"no states")
+    for arguments, message in (
+        (["nowhere"], "no run folder nowhere"),
+        ([str(RELEASED.with_name("ppo-fruitbot-s2021"))], "only SPPO"),
+        ([str(run_dir), "--states", "missing.h5"], "missing.h5 does not exist"),
+        ([str(run_dir), "--states", "states.h5"], "damaged"),
+    ):
+        assert main(["browse", *arguments]) == 2
+        error = capsys.readouterr().err
+        assert message in error and len(error.strip().splitlines()) == 1
 
 
 # -- JupyterLab -------------------------------------------------------------------------------------------------------
