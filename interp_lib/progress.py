@@ -62,6 +62,11 @@ class ProgressLog:
                     self._board.add_scalar(name, value, row["total_timesteps"])
             self._board.flush()
 
+    def close(self) -> None:
+        """Write out what TensorBoard's writer still holds; the csv is complete after every row."""
+        if self._board is not None:
+            self._board.close()
+
 
 def read_progress(run_dir: Path | str) -> pd.DataFrame:
     """The learning curve of a run folder, one row an update.

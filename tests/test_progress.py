@@ -28,6 +28,7 @@ def test_tensorboard_shows_the_rows_of_the_csv(tmp_path):
     log.append({"total_timesteps": 10, "eprewmean": 1.5, "note": "text"})
     log.append({"total_timesteps": 20, "eprewmean": math.nan})
     log.append({"total_timesteps": 30, "eprewmean": 2.5})
+    log.close()
     assert scalars(tmp_path / "tensorboard") == [("eprewmean", 10, 1.5), ("eprewmean", 30, 2.5)]
     assert read_progress(tmp_path)["eprewmean"].tolist() == pytest.approx([1.5, math.nan, 2.5], nan_ok=True)
 

@@ -154,6 +154,7 @@ def train_run(
     if isinstance(agent, ProtoSAC):
         agent.final_projection = True
     with (
+        contextlib.closing(log),
         _interruptible() as stop,
         tqdm(
             total=timesteps, initial=agent.num_timesteps, unit="step", disable=not progress, desc=f"{algorithm} {name}"

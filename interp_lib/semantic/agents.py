@@ -188,6 +188,8 @@ class PPO:
             raise KeyboardInterrupt("interrupted before the first checkpoint; nothing was saved.") from interrupt
         finally:
             bar.close()
+            if log is not None:
+                log.close()
             self._set_training_precision(on=False)
         if run_dir is not None:
             self._save_checkpoint(run_dir)
