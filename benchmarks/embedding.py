@@ -101,7 +101,7 @@ def compare_tsne(states_path: Path, sizes: list[int], rounds: int, threads: int)
 
 
 def part(name: str, run: str, folder: Path, steps: int) -> dict:
-    """One part of notebook 03, in this process: its seconds and the peak memory it ends with."""
+    """One part of notebook 03, in this process: its seconds, those of all its threads, and its peak memory."""
     from interp_lib import load_agent
     from interp_lib.embedding import collect_states
     from interp_lib.explore import play_for_videos, save_skill_videos
@@ -110,11 +110,11 @@ def part(name: str, run: str, folder: Path, steps: int) -> dict:
     path, result = folder / "states.h5", {}
     if name == "tsne":
         features = load_states(path).feature[:5000]
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         tsne(features)
     else:
         agent = load_agent(run, device="cpu")
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         if name == "collect":
             states = collect_states(agent, path, steps=steps, progress=False)
             result = {"states": len(states), "file_mb": round(path.stat().st_size / 1e6)}
@@ -128,9 +128,9 @@ def part(name: str, run: str, folder: Path, steps: int) -> dict:
                 "clusters": int((report["frames"] > 0).sum()),
                 "frames": int(report["frames"].sum()),
             }
-    seconds = time.perf_counter() - start
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return {"seconds": round(seconds, 1), "peak_rss_gb": round(peak, 2), **result}
+    return {"seconds": round(seconds, 1), "cpu_seconds": round(cpu, 1), "peak_rss_gb": round(peak, 2), **result}
 
 
 def main() -> None:

@@ -110,8 +110,8 @@ def save_cluster_outputs(
     outputs.figure(
         cluster_gallery(images, frames, table["share"].to_dict(), descriptions),
         "cluster_gallery",
-        f"Each cluster's mean observation (of up to 500 states) and the frames nearest to its centre in FDR space, one "
-        f"a level, with its share of n = {kept:,} states. {game}, unseen levels.{unused}",
+        f"Each cluster's mean observation (of up to 500 states, contrast stretched) and the frames nearest to its "
+        f"centre in FDR space, one a level, with its share of n = {kept:,} states. {game}, unseen levels.{unused}",
         runs,
     )
     outputs.table(
@@ -149,17 +149,17 @@ def save_transitions(states: StateSet, outputs: Outputs, runs: Sequence[Path]) -
     shares = {k: float((states.code[states.kept] == k).mean()) for k in images}
     figure, ax = plt.subplots(figsize=(8, 7.6))
     draw_transitions(ax, transitions, centres, shares, images, dwell["mean dwell (steps)"].to_dict())
-    weak = int((transitions["probability"] < LEAST_PROBABILITY).sum())
+    weak, moves = int((transitions["probability"] < LEAST_PROBABILITY).sum()), int(transitions["count"].sum())
     to_end = transitions["probability"][transitions.index.get_level_values("next") == END]
     ends = "" if to_end.empty else f" The episode ends after at most {to_end.max():.0%} of a cluster's stretches."
     outputs.figure(
         figure,
         "cluster_transitions",
-        f"Policy of {states.meta['game']} as a graph: each cluster with its mean image, placed by its median in FDR "
-        f"space (moved apart where too close), its share of the states as area, and its mean dwell time. Arrows: which "
-        f"cluster follows, of n = {int(transitions['count'].sum()):,} stretches; {weak} transitions below "
-        f"{LEAST_PROBABILITY:.0%} are not drawn.{ends} Unseen levels, "
-        f"{states.meta['random_action']:.0%} random actions.",
+        f"Policy of {states.meta['game']} as a graph: each cluster with its mean image (contrast stretched), placed by "
+        "its median in FDR space (moved apart where too close), its share of the states as area, and its mean dwell "
+        f"time. Arrows: which cluster follows, of n = {moves:,} stretches; {weak} transitions below "
+        f"{LEAST_PROBABILITY:.0%} are not drawn.{ends} Unseen levels, {states.meta['random_action']:.0%} random "
+        "actions.",
         runs,
     )
     outputs.table(
@@ -183,7 +183,7 @@ def save_sequences(
     episodes: Sequence[Episode], outputs: Outputs, runs: Sequence[Path], *, length: int = 3, ending: bool = False
 ) -> pd.DataFrame:
     """Save which cluster sequences successful episodes and the others go through, or end with; returns the table."""
-    table = typical_sequences(episodes, length=length, ending=ending)
+    table = typical_sequences(episodes, length=length, ending=ending, top=5 if ending else 10)
     good, other = table.attrs.values()
     best = max(e.total for e in episodes)
     outputs.table(
@@ -228,11 +228,12 @@ def save_skill_videos(
         )
         if stretches:
             text = (descriptions or {}).get(k, "")
-            short = f", {missing} fewer than asked for: it is rare in them" if missing else ""
+            seen = f" ({text.rstrip('.')})" if text else ""
+            short = f", {missing} fewer than asked for: it seldom lasts 5 steps in them" if missing else ""
             outputs.video(
                 stretch_clips(episodes, stretches, k, text),
                 f"skill_{k}",
-                f"Cluster {k} of {agent.config.env}{f' ({text})' if text else ''}: {len(stretches)} stretches of 5 to "
+                f"Cluster {k} of {agent.config.env}{seen}: {len(stretches)} stretches of 5 to "
                 f"20 steps from {used} good episodes on unseen levels (return above 80% of the best, {best:.1f}; "
                 f"{len(chosen)} of {len(episodes)} episodes qualify), {frames} frames at 8 a second{short}.",
                 runs,

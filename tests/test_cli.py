@@ -107,7 +107,9 @@ def test_embed_and_videos_leave_pictures(tiny_sppo, tiny_ppo, tmp_path, capsys):
     assert {"states.h5", "fdr_and_tsne_space.png", "cluster_gallery.png", "cluster_table.csv"} <= {
         p.name for p in folder.iterdir()
     }
-    status, out, _ = run(capsys, "videos", tiny_sppo, "--episodes", "2", "--frames", "20", "--out", tmp_path)
+    status, out, _ = run(
+        capsys, "videos", tiny_sppo, "--episodes", "2", "--frames", "20", "--max-steps", "9", "--out", tmp_path
+    )
     assert status == 0 and list(folder.glob("skill_*.mp4"))
     for command in ("embed", "videos"):
         status, _, err = run(capsys, command, tiny_ppo, "--out", tmp_path)

@@ -11,7 +11,6 @@ import pytest
 matplotlib.use("Agg")
 
 from interp_lib import InterpError, load_agent
-from interp_lib.cli import main
 from interp_lib.clusters import action_shares
 from interp_lib.embedding import END, StateSet, collect_states
 from interp_lib.evaluation import Interval
@@ -244,10 +243,3 @@ def test_playing_for_videos_stops_at_its_limit_and_reports_what_is_missing(tiny_
     assert any("does something" in (tmp_path / f"v/skill_{k}.json").read_text() for k in filmed)
     with pytest.raises(InterpError, match="frames must be positive"):
         play_for_videos(agent, 4, max_frames=0)
-
-
-@pytest.mark.parametrize("command", ["embed", "videos"])
-def test_a_run_without_codes_gets_one_line(tiny_ppo, command, tmp_path, capsys):
-    assert main([command, str(tiny_ppo), "--out", str(tmp_path)]) == 2
-    error = capsys.readouterr().err
-    assert "only SPPO has codes" in error and len(error.strip().splitlines()) == 1

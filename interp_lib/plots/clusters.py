@@ -42,13 +42,21 @@ def draw_space(
     ax.grid(visible=False)
 
 
+def stretch_contrast(image: np.ndarray, most: float = 4.0) -> np.ndarray:
+    """``image`` (H, W, 3) with its deviations from its mean colour enlarged up to ``most`` times: means are pale."""
+    middle = image.mean(axis=(0, 1))
+    deviation = image - middle
+    gain = np.clip(110 / max(np.percentile(np.abs(deviation), 99.5), 1e-9), 1, most)
+    return np.clip(middle + gain * deviation, 0, 255).round().astype(np.uint8)
+
+
 def cluster_gallery(
     mean_images: Mapping[int, np.ndarray],
     frames: Mapping[int, np.ndarray],
     shares: Mapping[int, float],
     descriptions: Mapping[int, str] | None = None,
 ) -> Figure:
-    """One row a cluster: its mean image, then representative frames, then its description where there is one.
+    """One row a cluster: its mean image (contrast stretched), representative frames, its description if there is one.
 
     Args:
         mean_images: uint8 (64, 64, 3) by cluster; clusters that are not in here are left out.
@@ -71,7 +79,7 @@ def cluster_gallery(
         width_ratios=[1] * columns + [2.4] * bool(described),
     )
     for row, k in zip(axes, clusters, strict=True):
-        pictures = [mean_images[k], *frames[k]]
+        pictures = [stretch_contrast(mean_images[k]), *frames[k]]
         for ax, picture in zip(row, pictures, strict=False):
             ax.imshow(picture, interpolation="nearest")
         for ax in row:

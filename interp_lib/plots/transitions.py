@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..style import INK, cluster_color
+from .clusters import stretch_contrast
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +52,7 @@ def draw_transitions(
             wide as they are probable.
         centres: (2,) median in FDR space by cluster; those too close to read are moved apart.
         shares: share of the states by cluster; the area of its picture.
-        images: mean observation, uint8 (64, 64, 3).
+        images: mean observation, uint8 (64, 64, 3); shown with its contrast stretched.
         dwell: mean dwell time in steps.
     """
     from matplotlib.patches import FancyArrowPatch
@@ -79,7 +80,7 @@ def draw_transitions(
         )  # fmt: skip
     for k, (x, y) in place.items():
         half = size[k] / 2
-        ax.imshow(images[k], extent=(x - half, x + half, y - half, y + half), zorder=3, aspect="auto")
+        ax.imshow(stretch_contrast(images[k]), extent=(x - half, x + half, y - half, y + half), zorder=3, aspect="auto")
         ax.plot(
             x + half * np.array([-1, 1, 1, -1, -1]), y + half * np.array([-1, -1, 1, 1, -1]), color=cluster_color(k),
             lw=3.5, zorder=4, solid_joinstyle="miter",
@@ -91,7 +92,8 @@ def draw_transitions(
         upper = y > 0  # outside the ring that clusters often form, where few arrows are
         ax.text(
             x, y + (half + 0.035) * (1 if upper else -1), f"{shares[k]:.0%}, {dwell[k]:.1f} steps", fontsize=8.5,
-            color=INK, ha="center", va="bottom" if upper else "top", zorder=2,
+            color=INK, ha="center", va="bottom" if upper else "top", zorder=5,
+            bbox={"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.7},
         )  # fmt: skip
     corners = np.array([p + side * size[k] for k, p in place.items() for side in (-0.75, 0.75)])
     low, high = corners.min(0) - 0.08, corners.max(0) + 0.08
