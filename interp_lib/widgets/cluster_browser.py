@@ -183,15 +183,19 @@ class ClusterBrowser:
 
     def figure(self) -> Any:
         """The map as a matplotlib figure: what is shown where no widget can be."""
+        import matplotlib
         import matplotlib.pyplot as plt
 
         from ..plots.clusters import draw_space
+        from ..style import use_style
 
         axes_names = {"FDR": "z", "t-SNE": "t-SNE"}
-        figure, axes = plt.subplots(1, len(self.spaces), figsize=(5.2 * len(self.spaces), 4.6), squeeze=False)
-        for ax, (name, points) in zip(axes[0], self.spaces.items(), strict=True):
-            title = f"{name} space of {self.states.meta['game']} (n = {len(self.rows):,} states)"
-            draw_space(ax, points, self.states.code[self.rows], title, axis=axes_names[name])
+        with matplotlib.rc_context():  # the reader's own figures keep their style
+            use_style()
+            figure, axes = plt.subplots(1, len(self.spaces), figsize=(5.2 * len(self.spaces), 4.6), squeeze=False)
+            for ax, (name, points) in zip(axes[0], self.spaces.items(), strict=True):
+                title = f"{name} space of {self.states.meta['game']} (n = {len(self.rows):,} states)"
+                draw_space(ax, points, self.states.code[self.rows], title, axis=axes_names[name])
         plt.close(figure)  # or the inline backend would show it a second time
         return figure
 
