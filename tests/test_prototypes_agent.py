@@ -12,6 +12,7 @@ from gymnasium import spaces
 from stable_baselines3 import SAC as SB3SAC
 from stable_baselines3.common.callbacks import CheckpointCallback
 from stable_baselines3.common.evaluation import evaluate_policy
+from torch import nn
 
 from interp_lib.envs.continuous import make_task_vec
 from interp_lib.errors import InterpError
@@ -34,11 +35,20 @@ def trained() -> ProtoSAC:
 
 
 @pytest.mark.parametrize(
-    ("net_arch", "ent_coef"), [([32, 32], "auto"), ([96, 64], "auto_0.3"), ({"pi": [80], "qf": [64, 64]}, 0.2)]
+    ("policy_kwargs", "ent_coef"),
+    [
+        ({"net_arch": [32, 32]}, "auto"),
+        ({"net_arch": [96, 64]}, "auto_0.3"),
+        ({"net_arch": {"pi": [80], "qf": [64, 64]}, "share_features_extractor": True}, 0.2),
+        (
+            {"net_arch": [32, 32], "activation_fn": nn.Tanh, "n_critics": 3},
+            "auto",
+        ),  # not a network that mlp.py speeds up
+    ],
 )
-def test_without_auxiliary_losses_an_update_is_exactly_that_of_sac(net_arch, ent_coef):
+def test_without_auxiliary_losses_an_update_is_exactly_that_of_sac(policy_kwargs, ent_coef):
     off = {f"{name}_weight": 0.0 for name in ("cluster", "coverage", "separation", "sharpness", "usage")}
-    options = off | {"ent_coef": ent_coef, "policy_kwargs": {"net_arch": net_arch}, "latent_dim": 64}
+    options = off | {"ent_coef": ent_coef, "policy_kwargs": policy_kwargs, "latent_dim": 64}
     ours, theirs = (protosac(**options, final_projection=False).learn(60) for _ in range(2))
     for agent, train in ((ours, ProtoSAC.train), (theirs, SB3SAC.train)):
         np.random.seed(5)
