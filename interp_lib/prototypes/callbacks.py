@@ -26,7 +26,7 @@ EVALUATION_COLUMNS = (
     "episodes",
 )
 VIDEOS = "videos"
-_MOST_FRAMES = 250  # MuJoCo draws only a few frames a second without a graphics card
+_MOST_FRAMES = 250  # ten seconds; MuJoCo draws only a few frames a second without a graphics card
 
 
 class EvaluationLog(EvalCallback):
@@ -91,7 +91,9 @@ class EvaluationLog(EvalCallback):
 
 
 class VideoLog(BaseCallback):
-    """Films one episode with deterministic actions every so often: ``videos/step-000020000.mp4``, H.264.
+    """Films an episode with deterministic actions every so often: ``videos/step-000020000.mp4``, H.264.
+
+    Videos run at the task's own speed and show an episode's first ten seconds or more (250 frames).
 
     Args:
         run_dir: where the folder ``videos`` is made.
@@ -112,10 +114,9 @@ class VideoLog(BaseCallback):
         self.env = make_task(task, render=True)
         self.env.reset(seed=seed)
         self.env.render()  # whoever asks for videos wants to hear now that there can't be any
-        steps = self.env.spec.max_episode_steps // task_info(task).action_repeat
-        self.stride = -(-steps // _MOST_FRAMES)
         rate = self.env.metadata["render_fps"] / task_info(task).action_repeat
-        self.fps = float(np.clip(rate / self.stride, 5, 30))
+        self.stride = max(1, round(rate / 25))
+        self.fps = rate / self.stride
 
     def _on_training_start(self) -> None:
         self.next = (self.num_timesteps // self.every + 1) * self.every
@@ -129,7 +130,7 @@ class VideoLog(BaseCallback):
     def _frames(self) -> Iterator[np.ndarray]:
         observation, _ = self.env.reset(seed=self.seed)
         step, ended = 0, False
-        while not ended:
+        while not ended and step < _MOST_FRAMES * self.stride:
             if step % self.stride == 0:
                 yield self.env.render()
             action, _ = self.model.predict(observation, deterministic=True)
