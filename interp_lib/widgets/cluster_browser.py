@@ -77,6 +77,7 @@ class ClusterBrowser:
         self.descriptions = self._read_descriptions()
         self._groups = Groups(states)
         self._steps = episode_steps(states)
+        self._cluster_pictures: dict[int, str] = {}
         self._widget: Any = None
 
     @property
@@ -114,16 +115,19 @@ class ClusterBrowser:
 
     def cluster_html(self, k: int) -> str:
         """Mean image, statistics and clips of a cluster."""
-        rows = cluster_rows(self.states, k)
+        if k not in self._cluster_pictures:  # they take most of a second
+            clips = cluster_clips(self.states, k)
+            self._cluster_pictures[k] = self._group_pictures(cluster_rows(self.states, k), clips)
         title = f"Cluster {_chip(k)}{self._sentence(k)}"
-        return self._group_html(title, self._groups.cluster(k), rows, cluster_clips(self.states, k))
+        return self._group_html(title, self._groups.cluster(k), self._cluster_pictures[k])
 
     def region_html(self, rows: np.ndarray) -> str:
         """The same for any set of states, with the clusters it is made of."""
         codes, counts = np.unique(self.states.code[rows], return_counts=True)
         parts = [f"{_chip(codes[i])} {counts[i] / len(rows):.0%}" for i in np.argsort(-counts)]
         title = "Selected region: " + " ".join(parts)
-        return self._group_html(title, self._groups.region(rows), rows, region_clips(self.states, rows))
+        pictures = self._group_pictures(rows, region_clips(self.states, rows))
+        return self._group_html(title, self._groups.region(rows), pictures)
 
     def all_html(self) -> str:
         """What can be chosen, before anything is."""
@@ -133,23 +137,30 @@ class ClusterBrowser:
             "lasso (its button is beside the map) to see what those states share.</p></div>"
         )
 
-    def _group_html(self, title: str, group: Group, rows: np.ndarray, clips: list[np.ndarray]) -> str:
-        from .parts import bars, moving_picture, picture
+    def _group_pictures(self, rows: np.ndarray, clips: list[np.ndarray]) -> str:
+        from .parts import moving_picture, picture
 
-        if not group.count:
-            return f"<div class=interp><p>{title}</p><p>No states: this code was not used on these levels.</p></div>"
+        if not len(rows):
+            return ""
         pictures = [_figure(picture(mean_image(self.states, rows), 128, "mean image"), "mean image")]
         for clip in clips:
             level, step = self.states.level[clip[0]], self._steps[clip[0]]
             text = f"level {level}, steps {step}–{step + len(clip) - 1}"
             pictures.append(_figure(moving_picture(self.states.frames(clip), 128, text), text))
+        return "".join(pictures)
+
+    def _group_html(self, title: str, group: Group, pictures: str) -> str:
+        from .parts import bars
+
+        if not group.count:
+            return f"<div class=interp><p>{title}</p><p>No states: this code was not used on these levels.</p></div>"
         dwell = "" if group.dwell is None else f"mean dwell <b>{group.dwell:.1f}</b> steps · "
         common = np.argsort(-group.actions, kind="stable")[:4]
         return (
             f"<div class=interp><p>{title}</p><p><b>{group.count:,}</b> states (<b>{group.share:.1%}</b>) on "
             f"<b>{group.levels}</b> levels · {dwell}mean value <b>{group.value:.2f}</b> · "
             f"mean return to go <b>{group.return_to_go:.1f}</b></p>"
-            f'<div class=row>{"".join(pictures)}<div style="min-width:200px"><p class=soft>Most frequent actions</p>'
+            f'<div class=row>{pictures}<div style="min-width:200px"><p class=soft>Most frequent actions</p>'
             + bars([ACTION_NAMES[a] for a in common], group.actions[common])
             + "</div></div></div>"
         )

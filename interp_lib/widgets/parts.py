@@ -69,7 +69,8 @@ def moving_picture(frames: np.ndarray, width: int, alt: str = "", *, fps: float 
     """An <img> that plays ``frames``, uint8 (T, H, W, 3), again and again."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip.webp"
-        write_animation(path, frames, fps)
+        # Lossy WebP halves the resolution of colour: doubled first, single pixels such as a small fruit keep theirs.
+        write_animation(path, frames.repeat(2, axis=1).repeat(2, axis=2), fps)
         return _image(path.read_bytes(), "webp", width, round(width * frames.shape[1] / frames.shape[2]), alt)
 
 
