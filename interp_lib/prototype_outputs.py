@@ -26,10 +26,21 @@ from .explain import (
     state_map,
     with_frames,
 )
+from .faithfulness import ablation_returns, purity, top_k_returns
 from .outputs import Outputs
-from .plots.prototypes import explained_frames, plot_decision, plot_gallery, plot_nearest, plot_state_map, plot_usage
+from .plots.faithfulness import plot_faithfulness
+from .plots.prototypes import (
+    explained_frames,
+    plot_decision,
+    plot_gallery,
+    plot_nearest,
+    plot_state_map,
+    plot_usage,
+    prototype_colors,
+)
 from .runs import Run
 from .state_frames import state_caption
+from .style import METHOD_COLORS
 
 if TYPE_CHECKING:
     from .prototypes import ProtoSAC
@@ -192,6 +203,47 @@ def save_prototype_table(study: PrototypeStudy, outputs: Outputs, runs: Runs) ->
     return table
 
 
+def save_faithfulness(
+    study: PrototypeStudy, outputs: Outputs, runs: Runs, *, ablate: int = 8
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Save what happens when explanations are taken at their word: three tables and their picture.
+
+    Args:
+        ablate: how many prototypes are taken away, one at a time, largest mean weight first.
+
+    Returns:
+        returns with few prototypes, loss without each, purity (see faithfulness).
+    """
+    agent, task, episodes = study.agent, study.info.name, len(study.traces)
+    ks = [k for k in (1, 2, 3) if k <= agent.n_prototypes]
+    seed = study.traces[0].seed
+    top = top_k_returns(agent, task, episodes, ks=ks, seed=seed)
+    ablation = ablation_returns(agent, task, episodes, prototypes=list(study.usage.order[:ablate]), seed=seed)
+    pure = purity(agent, study.traces)
+    outputs.figure(
+        plot_faithfulness(top, ablation, pure, prototype_colors(study.usage), METHOD_COLORS["protosac"]),
+        "faithfulness",
+        f"Explanations of the {study.info.gym_id} agent taken at their word; grey: controls. Left: only the k "
+        "prototypes with the largest weights of each decision act, or k drawn at random for each decision. Middle: "
+        f"return lost when one prototype is taken away, for the {len(ablation)} with the largest mean weights. Right: "
+        "share of the "
+        f"variance of actions and critic values that a grouping of the states explains ({_episodes(study)}), with as "
+        "many groups as prototypes. 95% bootstrap intervals over episodes, the same seeds for all.",
+        runs,
+    )
+    for table, name, caption in (
+        (top, "faithfulness_top_k", "Return when only some prototypes of each decision act."),
+        (ablation, "faithfulness_ablation", "Return lost without one prototype, paired by episode."),
+        (
+            pure,
+            "faithfulness_purity",
+            "Share of the variance of actions and values that a grouping of states explains.",
+        ),
+    ):
+        outputs.table(table, name, f"{caption} 95% bootstrap intervals over {episodes} episodes.", runs)
+    return top, ablation, pure
+
+
 def save_prototype_outputs(agent: ProtoSAC, run: Run, outputs: Outputs, *, episodes: int, seed: int = 0) -> None:
     """Record episodes and save everything above: what ``interp prototypes RUN`` does.
 
@@ -204,6 +256,7 @@ def save_prototype_outputs(agent: ProtoSAC, run: Run, outputs: Outputs, *, episo
     save_returns(study, outputs, runs)
     for save in (save_gallery, save_nearest, save_state_map, save_two_decisions, save_usage):
         save(study, outputs, runs)
+    save_faithfulness(study, outputs, runs)
     save_episode_video(study, outputs, runs)
     save_prototype_table(study, outputs, runs)
 

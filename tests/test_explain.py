@@ -369,5 +369,7 @@ def test_all_outputs_of_a_run_are_saved(agent, tmp_path):
         "returns": "table", "prototype_gallery": "figure", "nearest_states": "figure", "state_map": "figure",
         "decision_clear": "figure", "decision_divided": "figure", "prototype_usage": "figure",
         "explained_episode": "video", "explained_frame": "image", "prototypes": "table",
+        "faithfulness": "figure", "faithfulness_top_k": "table", "faithfulness_ablation": "table",
+        "faithfulness_purity": "table",
     }  # fmt: skip
     assert "n = 400 decisions in 2 episodes" in outputs["prototype_usage"].caption
