@@ -137,7 +137,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", default="checkpoints/sppo-fruitbot-s2021")
     parser.add_argument("--steps", type=int, default=500)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 3000])
+    parser.add_argument("--sizes", type=int, nargs="*", default=[1000, 3000])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--parts", nargs="*", default=["collect", "tsne", "videos"])
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of both t-SNEs (default: all cores)")

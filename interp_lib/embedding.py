@@ -125,7 +125,8 @@ def collect_states(
         print(f"{path} {problem}: collecting again.", file=sys.stderr)
     env = ProcgenVec(agent.config.env, num_envs, seed=seed, **procgen_levels(agent.config, "unseen"))
     rng = np.random.default_rng(seed)
-    columns: dict[str, list[np.ndarray]] = {name: [] for name in COLUMNS}
+    # Whole columns from the start: rows kept one by one lie between the network's buffers, whose room is then lost.
+    columns: dict[str, np.ndarray] = {}
     try:
         with atomic_write(path) as raw, h5py.File(raw, "w") as file:
             frames = file.create_dataset(
@@ -140,7 +141,8 @@ def collect_states(
             transitions = play(agent, env, random_action=random_action, seed=seed)
             for t in tqdm(range(steps), desc="collect", unit="step", disable=not progress):
                 step = next(transitions)
-                frames[t * num_envs : (t + 1) * num_envs] = step.obs
+                part = slice(t * num_envs, (t + 1) * num_envs)
+                frames[part] = step.obs
                 row = {
                     **step.embedding._asdict(),
                     **step._asdict(),
@@ -149,9 +151,11 @@ def collect_states(
                     "kept": rng.random(num_envs) < keep,
                 }
                 for name in COLUMNS:
-                    columns[name].append(row[name])
-            for name, parts in columns.items():
-                file.create_dataset(name, data=np.concatenate(parts), chunks=True, fletcher32=True)
+                    if t == 0:
+                        columns[name] = np.empty((steps * num_envs, *row[name].shape[1:]), row[name].dtype)
+                    columns[name][part] = row[name]
+            for name, values in columns.items():
+                file.create_dataset(name, data=values, chunks=True, fletcher32=True)
             file.attrs["meta"] = json.dumps(meta)
     finally:
         env.close()

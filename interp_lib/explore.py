@@ -45,12 +45,13 @@ def draw_learning_curves(env: str, runs: Sequence[Run], outputs: Outputs) -> Non
         for algorithm, seeds in published.items():
             part = seeds[seeds.index <= end * 1.02]
             label = f"{agent_name(algorithm)}, published ({seeds.shape[1]} seeds)"
-            draw_seeds(ax, part, method=algorithm, label=label, linewidth=1.4)
+            if len(part):  # a fresh run may end before the first published point
+                draw_seeds(ax, part, method=algorithm, label=label, linewidth=1.4)
         for run, curve in curves:
-            label = f"{agent_name(run.algorithm)} here, seed {run.seed} ({run.timesteps / 1e6:.2f} million)"
+            label = f"{agent_name(run.algorithm)} here, seed {run.seed} ({run.timesteps:,} steps)"
             draw_seeds(ax, curve.to_frame(), method=run.algorithm, label=label, linewidth=3.2)
         label_axes(ax, "up to the end of the runs here" if end == last else "all that was published")
-        ax.get_legend().set_visible(ax is axes[0, 0])
+        ax.get_legend().set_visible(ax is axes[0, -1])
     mode = runs[0].config["hyperparameters"]["distribution_mode"]
     low, high = SCORE_RANGES[mode][env]
     score = (lambda r: normalised(r, env, mode), lambda x: low + x * (high - low))

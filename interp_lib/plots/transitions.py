@@ -91,7 +91,7 @@ def draw_transitions(
         )  # fmt: skip
         upper = y > 0  # outside the ring that clusters often form, where few arrows are
         ax.text(
-            x, y + (half + 0.035) * (1 if upper else -1), f"{shares[k]:.0%}, {dwell[k]:.1f} steps", fontsize=8.5,
+            x, y + (half + 0.035) * (1 if upper else -1), f"{_percent(shares[k])}, {dwell[k]:.1f} steps", fontsize=8.5,
             color=INK, ha="center", va="bottom" if upper else "top", zorder=5,
             bbox={"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.7},
         )  # fmt: skip
@@ -99,6 +99,10 @@ def draw_transitions(
     low, high = corners.min(0) - 0.08, corners.max(0) + 0.08
     ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
     ax.axis("off")
+
+
+def _percent(share: float) -> str:
+    return "<1%" if 0 < share < 0.01 else f"{share:.0%}"
 
 
 def _on_curve(start: np.ndarray, middle: np.ndarray, stop: np.ndarray, t: float) -> np.ndarray:
