@@ -9,7 +9,18 @@ import pytest
 
 from interp_lib.cli import build_parser, main
 
-COMMANDS = ("train", "evaluate", "embed", "videos", "prototypes", "reproduce", "checkpoints", "doctor")
+COMMANDS = (
+    "train",
+    "evaluate",
+    "embed",
+    "videos",
+    "browse",
+    "prototypes",
+    "campaign",
+    "reproduce",
+    "checkpoints",
+    "doctor",
+)
 
 
 def run(capsys, *arguments):
