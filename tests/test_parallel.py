@@ -58,14 +58,15 @@ def recorded_training(workers_seed):
     """Two updates of a small trainer → what it holds afterwards, and the raw rewards of this worker's environments."""
     # Workers must not depend on having drawn the same weights.
     trainer = Trainer(network("sppo", seed=workers_seed), SPPOConfig(env="fruitbot", seed=0, **RECORDED))
-    raw, step = [], trainer.env.step
+    raw, (env,) = [], trainer.env.groups
+    observe = env.observe
 
-    def recording_step(actions):
-        result = step(actions)
+    def recording_observe():
+        result = observe()
         raw.append((result.reward, result.done))
         return result
 
-    trainer.env.step = recording_step
+    env.observe = recording_observe
     rows = [trainer.update() for _ in range(2)]
     return {
         "weights": {name: w.detach() for name, w in trainer.network.state_dict().items()},

@@ -9,10 +9,12 @@ import torch
 from conftest import TINY
 
 from interp_lib import PPO, SPPO, InterpError, load_agent
+from interp_lib.envs.procgen import NUM_ACTIONS, ProcgenVec
+from interp_lib.semantic.config import SPPOConfig
 from interp_lib.semantic.losses import fdr_loss, log_similarity, vq_loss
-from interp_lib.semantic.network import ImpalaStage, max_pool
+from interp_lib.semantic.network import ActorCritic, ImpalaStage, max_pool
 from interp_lib.semantic.rollout import EpisodeStatistics, RewardNormalizer
-from interp_lib.semantic.trainer import PROGRESS_COLUMNS
+from interp_lib.semantic.trainer import PROGRESS_COLUMNS, Trainer
 
 STEPS = 128  # of one update with TINY
 CLOCK = ["fps", "time_elapsed"]
@@ -56,6 +58,41 @@ def test_resuming_gives_the_same_bits_as_not_stopping(cls, tmp_path):
         assert torch.equal(a, b), name
     a, b = (pd.read_csv(tmp_path / run / "progress.csv").drop(columns=CLOCK) for run in ("straight", "stopped"))
     pd.testing.assert_frame_equal(a, b, check_exact=True)
+
+
+def test_environments_in_groups_record_what_happened_and_resume_to_the_bit():
+    def trainer(**options):
+        torch.manual_seed(0)
+        network = ActorCritic(NUM_ACTIONS, num_codes=8)
+        return Trainer(network, SPPOConfig(env="coinrun", seed=5, **TINY), env_threads=2, **options)
+
+    grouped = trainer(env_groups=2)
+    start, n = grouped.env.get_state(), TINY["num_envs"]
+    assert len({*start}) == n  # the groups draw levels of their own
+    first = grouped.obs.copy()
+    batch, *_ = grouped._collect()
+    obs, actions = (part.numpy().reshape(TINY["num_steps"], n, *part.shape[1:]) for part in batch[:2])
+    replay = ProcgenVec("coinrun", n, seed=99)
+    replay.set_state(start)
+    np.testing.assert_array_equal(obs[0], first)
+    normalizer, episodes = RewardNormalizer(n), EpisodeStatistics(n)
+    for t in range(len(obs)):
+        step = replay.step(actions[t])
+        np.testing.assert_array_equal(step.obs, obs[t + 1] if t + 1 < len(obs) else grouped.obs)
+        normalizer(step.reward, step.done)
+        episodes.add(step.reward, step.done)
+    assert grouped.normalizer.state_dict() == normalizer.state_dict()
+    assert grouped.episodes.state_dict() == episodes.state_dict()
+
+    straight, stopped = trainer(env_groups=2), trainer(env_groups=2)
+    rows = [straight.update() for _ in range(3)]
+    for _ in range(2):
+        stopped.update()
+    resumed = trainer(env_groups=2)
+    resumed.load_state_dict(stopped.state_dict())
+    last = resumed.update()
+    for name in last.keys() - set(CLOCK):
+        np.testing.assert_equal(last[name], rows[-1][name], err_msg=name)  # NaN equals NaN
 
 
 def test_going_on_from_a_release_keeps_counters_and_reward_scale(tiny_sppo, tmp_path):

@@ -116,7 +116,15 @@ class ProcgenVec:
 
     def step(self, actions: np.ndarray) -> Step:
         """Take integer ``actions`` (n,) in all environments; an ended episode starts again by itself."""
+        self.act(actions)
+        return self.observe()
+
+    def act(self, actions: np.ndarray) -> None:
+        """Begin a step with ``actions`` (n,); with stepping threads of its own this returns before it is done."""
         self._env.act(np.asarray(actions, dtype=np.int32))
+
+    def observe(self) -> Step:
+        """Wait for the step that :meth:`act` began."""
         reward, obs, first = self._env.observe()
         return Step(obs["rgb"].copy(), reward.copy(), first.astype(bool))
 
@@ -145,6 +153,42 @@ class ProcgenVec:
     def close(self) -> None:
         """Free the C++ environments."""
         self._env.close()
+
+
+class ProcgenGroups:
+    """``num_envs`` environments in equal groups that can step independently of each other (double buffering).
+
+    Args:
+        groups: how many; while one group is stepped by its own threads, the actions of the next can be computed.
+        seed: of the first group; the others draw other levels.
+        **options: see :class:`ProcgenVec`.
+    """
+
+    def __init__(self, game: str, num_envs: int, *, groups: int = 1, seed: int = 0, **options: Any) -> None:
+        if num_envs % groups:
+            raise InterpError(f"{num_envs} environments can't be stepped in {groups} equal groups.")
+        each = num_envs // groups
+        self.groups = [ProcgenVec(game, each, seed=seed + 5_000 * i, **options) for i in range(groups)]
+        self.rows = [slice(i * each, (i + 1) * each) for i in range(groups)]
+
+    @property
+    def observation(self) -> np.ndarray:
+        """The current observations of all groups, uint8 (num_envs, 64, 64, 3)."""
+        return np.concatenate([group.observation for group in self.groups])
+
+    def get_state(self) -> list[bytes]:
+        """Exact states of all environments."""
+        return [state for group in self.groups for state in group.get_state()]
+
+    def set_state(self, states: Sequence[bytes]) -> None:
+        """Restore states from :meth:`get_state`, also of another number of groups."""
+        for group, rows in zip(self.groups, self.rows, strict=True):
+            group.set_state(states[rows])
+
+    def close(self) -> None:
+        """Free the C++ environments."""
+        for group in self.groups:
+            group.close()
 
 
 def _procgen_gym3_env() -> type:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..envs.procgen import OBSERVATION_SHAPE, ProcgenVec, best_score
+from ..envs.procgen import OBSERVATION_SHAPE, ProcgenGroups, best_score
 from ..errors import InterpError
 from .config import PPOConfig, SPPOConfig
 from .network import ActorCritic
@@ -30,6 +31,9 @@ class Trainer:
     Args:
         network: on its device already.
         config: PPOConfig trains PPO, SPPOConfig trains SPPO.
+        env_groups: groups of environments that step while the network acts for another; None: two beside a GPU, which
+            then never waits for all of them, and one on a CPU, which has no core to spare.
+        env_threads: C++ stepping threads of each group; None: shares of the cores beside a GPU, else none.
 
     Under ``torchrun`` this is one of several workers, which share the environments. The statistics of rewards and
     episodes are those of all environments and the same in every worker.
@@ -38,9 +42,20 @@ class Trainer:
         InterpError: the environments or minibatches can't be shared equally by the workers.
     """
 
-    def __init__(self, network: ActorCritic, config: PPOConfig) -> None:
+    def __init__(
+        self,
+        network: ActorCritic,
+        config: PPOConfig,
+        *,
+        env_groups: int | None = None,
+        env_threads: int | None = None,
+    ) -> None:
         self.network, self.config = network, config
         self.device = next(network.parameters()).device
+        on_gpu = self.device.type == "cuda"
+        self._env_groups = env_groups or (2 if on_gpu and config.num_envs % 2 == 0 else 1)
+        cores = max((os.cpu_count() or 1) // (2 * self._env_groups), 1)
+        self._env_threads = (min(cores, 4) if on_gpu else 0) if env_threads is None else env_threads
         self.workers = find_workers(self.device)
         self.workers.same_start(network.parameters())
         self.own_envs = self.workers.share(config.num_envs)
@@ -66,11 +81,13 @@ class Trainer:
     def _own_seed(self, seed: int) -> int:
         return seed + 10_000 * self.workers.rank  # workers draw levels and actions of their own
 
-    def _make_env(self, seed: int) -> ProcgenVec:
+    def _make_env(self, seed: int) -> ProcgenGroups:
         cfg = self.config
-        return ProcgenVec(
+        return ProcgenGroups(
             cfg.env,
             self.num_envs,
+            groups=self._env_groups,
+            num_threads=self._env_threads,
             mode=cfg.distribution_mode,
             num_levels=cfg.num_levels,
             start_level=cfg.start_level,
@@ -127,20 +144,35 @@ class Trainer:
         rewards = np.empty(shape, dtype=np.float32)
         dones = np.empty(shape, dtype=bool)
         code_counts = torch.zeros(getattr(cfg, "num_codes", 1), device=self.device)
-        for t in range(cfg.num_steps):
-            self._obs[t] = torch.from_numpy(self.obs)
-            out = self.network(self._obs[t])
+
+        def act(t: int, group: int) -> None:
+            rows = self.env.rows[group]
+            self._obs[t, rows] = torch.from_numpy(self.obs[rows])
+            out = self.network(self._obs[t, rows])
             log_policy = torch.log_softmax(out.logits, dim=-1)
             action = torch.multinomial(log_policy.exp(), 1, generator=self.generator)
-            actions[t], log_probs[t] = action[:, 0], log_policy.gather(1, action)[:, 0]
-            values[t] = out.value.cpu().numpy()
+            actions[t, rows], log_probs[t, rows] = action[:, 0], log_policy.gather(1, action)[:, 0]
+            self.env.groups[group].act(action[:, 0].cpu().numpy())
+            values[t, rows] = out.value.cpu().numpy()
             if out.code is not None:
-                code_counts += torch.bincount(out.code, minlength=len(code_counts))
-            step = self.env.step(action[:, 0].cpu().numpy())
-            all_rewards, all_dones = workers.gather_array(step.reward), workers.gather_array(step.done)
-            self.episodes.add(all_rewards, all_dones)
-            rewards[t], dones[t] = self.normalizer(all_rewards, all_dones)[self.own_envs], step.done
-            self.obs = step.obs
+                code_counts.add_(torch.bincount(out.code, minlength=len(code_counts)))
+
+        def observe(t: int, group: int) -> None:
+            rows, step = self.env.rows[group], self.env.groups[group].observe()
+            rewards[t, rows], dones[t, rows], self.obs[rows] = step.reward, step.done, step.obs
+            if rows.stop == self.num_envs:  # the last group: this step is complete
+                all_rewards, all_dones = workers.gather_array(rewards[t]), workers.gather_array(dones[t])
+                self.episodes.add(all_rewards, all_dones)
+                rewards[t] = self.normalizer(all_rewards, all_dones)[self.own_envs]
+
+        groups = range(self._env_groups)
+        for t in range(cfg.num_steps):
+            for group in groups:
+                if t > 0:
+                    observe(t - 1, group)  # the other groups go on stepping meanwhile
+                act(t, group)
+        for group in groups:
+            observe(cfg.num_steps - 1, group)
         last_values = self.network(torch.from_numpy(self.obs).to(self.device)).value.cpu().numpy()
         advantages = generalized_advantages(rewards, values, dones, last_values, cfg.gamma, cfg.gae_lambda)
         returns = advantages + values
