@@ -17,7 +17,7 @@ from .evidence import code_separation
 from .outputs import Outputs
 from .plots.clusters import cluster_gallery, draw_actions, draw_space
 from .plots.curves import draw_seeds, label_axes, normalised
-from .plots.transitions import LEAST_PROBABILITY, draw_transitions
+from .plots.transitions import LEAST_PROBABILITY, LEAST_VISITS, draw_transitions
 from .progress import read_progress
 from .published import published_seeds
 from .runs import SEMANTIC_ALGORITHMS, Run, agent_name
@@ -151,6 +151,8 @@ def save_transitions(states: StateSet, outputs: Outputs, runs: Sequence[Path]) -
     figure, ax = plt.subplots(figsize=(8, 7.6))
     draw_transitions(ax, transitions, centres, shares, images, dwell["mean dwell (steps)"].to_dict())
     weak, moves = int((transitions["probability"] < LEAST_PROBABILITY).sum()), int(transitions["count"].sum())
+    rare = [str(k) for k in centres if dwell["visits"][k] < LEAST_VISITS]
+    left_out = f" No arrows from {', '.join(rare)}: visited fewer than {LEAST_VISITS} times." if rare else ""
     to_end = transitions["probability"][transitions.index.get_level_values("next") == END]
     ends = "" if to_end.empty else f" The episode ends after at most {to_end.max():.0%} of a cluster's stretches."
     outputs.figure(
@@ -159,8 +161,8 @@ def save_transitions(states: StateSet, outputs: Outputs, runs: Sequence[Path]) -
         f"Policy of {states.meta['game']} as a graph: each cluster with its mean image (contrast stretched), placed by "
         "its median in FDR space (moved apart where too close), its share of the states as area, and its mean dwell "
         f"time. Arrows: which cluster follows, of n = {moves:,} stretches; {weak} transitions below "
-        f"{LEAST_PROBABILITY:.0%} are not drawn.{ends} Unseen levels, {states.meta['random_action']:.0%} random "
-        "actions.",
+        f"{LEAST_PROBABILITY:.0%} are not drawn.{left_out}{ends} Unseen levels, "
+        f"{states.meta['random_action']:.0%} random actions.",
         runs,
     )
     outputs.table(

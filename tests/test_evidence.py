@@ -211,6 +211,7 @@ def test_a_cluster_without_states_is_left_out_and_named(tmp_path):
     assert action_shares(states).loc[2].isna().all()
     captions = {path.stem: path.read_text() for path in (tmp_path / "figures/x").glob("*.json")}
     assert "Never used: cluster 2, 3" in captions["cluster_gallery"]
+    assert "No arrows from 0, 1: visited fewer than 10 times" in captions["cluster_transitions"]
     assert {"cluster_actions", "cluster_transitions", "cluster_dwell", "cluster_transitions_table"} <= set(captions)
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LEAST_PROBABILITY = 0.1
+LEAST_VISITS = 10  # one of four visits is 25%, and says nothing
 
 
 def spread_out(centres: Mapping[int, np.ndarray], least: float = 0.62) -> dict[int, np.ndarray]:
@@ -47,6 +48,8 @@ def draw_transitions(
 ) -> None:
     """Clusters where they lie in the map, arrows to those that follow with a probability of at least ``least``.
 
+    A cluster that was left fewer than :data:`LEAST_VISITS` times gets no arrows of its own.
+
     Args:
         transitions: see :func:`interp_lib.transitions.transition_table`; arrows in the colour of the cluster left, as
             wide as they are probable.
@@ -59,7 +62,8 @@ def draw_transitions(
 
     place = spread_out(centres)
     size = {k: float(np.clip(0.75 * np.sqrt(shares[k]), 0.13, 0.42)) for k in place}  # side, in data units
-    strong = transitions[transitions["probability"] >= least]["probability"].sort_values()
+    visits = transitions["count"].groupby("cluster").transform("sum")
+    strong = transitions["probability"][(transitions["probability"] >= least) & (visits >= LEAST_VISITS)].sort_values()
     for (k, following), probability in strong.items():
         if k not in place or following not in place:
             continue
