@@ -1,5 +1,6 @@
-"""Interactive views for notebooks: :class:`ClusterBrowser`."""
+"""Interactive views for notebooks: :class:`ClusterBrowser` and :class:`PrototypeBrowser`."""
 
 from .cluster_browser import ClusterBrowser
+from .prototype_browser import PrototypeBrowser
 
-__all__ = ["ClusterBrowser"]
+__all__ = ["ClusterBrowser", "PrototypeBrowser"]

@@ -23,6 +23,17 @@ states = load_states("{states}")
 # ClusterBrowser("{run_dir}", states, rows=rows, tsne=tsne(states.feature[rows]))
 ClusterBrowser("{run_dir}", states)\
 """
+_PROTOTYPE_TEXT = """# {run}
+
+Click into the cell below and press Shift+Enter. The agent then plays {episodes} episodes, with its mean actions.\
+"""
+_PROTOTYPE_CODE = """from interp_lib import load_agent
+from interp_lib.explain import PrototypeStudy
+from interp_lib.widgets import PrototypeBrowser
+
+agent = load_agent("{run_dir}")
+PrototypeBrowser(PrototypeStudy.record(agent, "{task}", {episodes}))\
+"""
 
 
 def write_notebook(run_dir: Path | str, states: Path | str, path: Path | str) -> Path:
@@ -31,16 +42,27 @@ def write_notebook(run_dir: Path | str, states: Path | str, path: Path | str) ->
     Raises:
         InterpError: the folder can't be written to.
     """
+    path = Path(path)
+    states = Path(os.path.relpath(Path(states).resolve(), path.parent.resolve())).as_posix()
+    return _write(path, _TEXT, _CODE, run_dir, states=states)
+
+
+def write_prototype_notebook(run_dir: Path | str, task: str, path: Path | str, *, episodes: int = 10) -> Path:
+    """Write a notebook that plays ``episodes`` episodes with a ProtoSAC run and browses their decisions.
+
+    Raises:
+        InterpError: the folder can't be written to.
+    """
+    return _write(Path(path), _PROTOTYPE_TEXT, _PROTOTYPE_CODE, run_dir, task=task, episodes=episodes)
+
+
+def _write(path: Path, text: str, code: str, run_dir: Path | str, **names: object) -> Path:
     import nbformat
 
-    path = Path(path)
-    names = {
-        "run": Path(run_dir).resolve().name,
-        "run_dir": Path(os.path.relpath(Path(run_dir).resolve(), path.parent.resolve())).as_posix(),
-        "states": Path(os.path.relpath(Path(states).resolve(), path.parent.resolve())).as_posix(),
-    }
+    run_dir = Path(run_dir).resolve()
+    names |= {"run": run_dir.name, "run_dir": Path(os.path.relpath(run_dir, path.parent.resolve())).as_posix()}
     v4 = nbformat.v4
-    cells = [v4.new_markdown_cell(_TEXT.format(**names)), v4.new_code_cell(_CODE.format(**names))]
+    cells = [v4.new_markdown_cell(text.format(**names)), v4.new_code_cell(code.format(**names))]
     kernel = {"kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}}
     write_text(path, nbformat.writes(v4.new_notebook(cells=cells, metadata=kernel)))
     return path
