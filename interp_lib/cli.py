@@ -317,7 +317,8 @@ def _browse(commands: Any) -> None:
     parser = _command(
         commands,
         "browse",
-        "browse the states and clusters of an SPPO run in JupyterLab, or write them as one HTML file",
+        "browse the clusters of an SPPO run or the prototypes of a ProtoSAC run in JupyterLab; clusters also as one "
+        "HTML file",
         "interp browse checkpoints/sppo-fruitbot-s2021",
         _run_browse,
     )
@@ -326,10 +327,13 @@ def _browse(commands: Any) -> None:
         "--states",
         type=Path,
         metavar="FILE",
-        help="states to show (default: figures/<run>/states.h5, collected now if need be)",
+        help="SPPO: states to show (default: figures/<run>/states.h5, collected now if need be)",
     )
     parser.add_argument(
-        "--export", type=Path, metavar="FILE.html", help="write a page that needs no Python and no network, and stop"
+        "--export",
+        type=Path,
+        metavar="FILE.html",
+        help="SPPO: write a page that needs no Python and no network, and stop",
     )
     parser.add_argument("--port", type=int, help="JupyterLab's port (default: the first free one from 8888)")
     parser.add_argument("--no-open", action="store_true", help="start JupyterLab without opening a browser window")
@@ -341,8 +345,10 @@ def _run_browse(args: argparse.Namespace) -> int:
     from .runs import load_agent, read_run
 
     run = read_run(args.run_dir)
-    agent = load_agent(run.path)
     folder = Path("figures") / run.name
+    if run.algorithm == "protosac":
+        return _browse_prototypes(args, run, folder)
+    agent = load_agent(run.path)
     states = load_states(args.states, agent) if args.states else states_of(agent, folder / "states.h5")
     if args.export:
         from .descriptions import read_descriptions
@@ -355,6 +361,20 @@ def _run_browse(args: argparse.Namespace) -> int:
     from .widgets.launch import open_lab, write_notebook
 
     notebook = write_notebook(run.path, states.path, folder / "browse.ipynb")
+    print(f"opening {notebook}; Ctrl-C ends it", flush=True)
+    open_lab(notebook, port=args.port, open_browser=not args.no_open)
+
+
+def _browse_prototypes(args: argparse.Namespace, run: Any, folder: Path) -> int:
+    from .widgets.launch import open_lab, write_prototype_notebook
+
+    for option in ("states", "export"):
+        if getattr(args, option):
+            raise InterpError(
+                f"--{option} is for the clusters of SPPO runs, and {run.path} holds a protosac run. Leave it out to "
+                "browse the prototypes, or save them as pictures: interp prototypes RUN"
+            )
+    notebook = write_prototype_notebook(run.path, run.env, folder / "browse.ipynb")
     print(f"opening {notebook}; Ctrl-C ends it", flush=True)
     open_lab(notebook, port=args.port, open_browser=not args.no_open)
 
