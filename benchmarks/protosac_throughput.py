@@ -24,10 +24,10 @@ from collections.abc import Callable
 import torch
 from stable_baselines3 import SAC as SB3SAC
 
+from interp_lib.compute import has_onednn
 from interp_lib.envs.continuous import make_task_vec
 from interp_lib.envs.names import continuous_task
 from interp_lib.prototypes import ProtoSAC, task_settings
-from interp_lib.prototypes.mlp import has_onednn
 from interp_lib.prototypes.settings import prototype_settings
 
 _FILL = 2_000  # random steps in the replay buffer before anything is measured

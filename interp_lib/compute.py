@@ -1,9 +1,10 @@
-"""Where tensors live and how precisely they are multiplied: device and precision by name."""
+"""Where tensors live and how they are multiplied: device and precision by name, matrix products on CPU."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+from functools import cache
 
 import torch
 
@@ -45,3 +46,29 @@ def keep_large_allocations() -> None:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(m_mmap_threshold, 1 << 30)
         libc.mallopt(m_trim_threshold, 1 << 30)
+
+
+NARROW = 64  # oneDNN repacks its operands, which thinner matrices don't repay
+
+
+def multiply(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """``x @ y`` of float32 matrices without gradients, by oneDNN on a CPU where that is there.
+
+    PyTorch's default, MKL, is slow on CPUs that are not Intel's: on one thread of an AMD EPYC with AVX-512,
+    (2048, 256) by (256, 2048) took 9 ms instead of 20.
+    """
+    if x.device.type == "cpu" and min(*x.shape, *y.shape) >= NARROW and has_onednn():
+        return torch.ops.mkldnn._linear_pointwise(x, y.t(), None, "none", [], "")
+    return x @ y
+
+
+@cache
+def has_onednn() -> bool:
+    """Whether this PyTorch lets oneDNN multiply (an operator of torch.compile's, so its absence must do no harm)."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    x = torch.eye(2)
+    try:
+        return torch.equal(torch.ops.mkldnn._linear_pointwise(x, x, None, "none", [], ""), x)
+    except (AttributeError, RuntimeError, TypeError):
+        return False

@@ -7,6 +7,7 @@ import torch
 from stable_baselines3.common.torch_layers import create_mlp
 from torch import nn
 
+from interp_lib import compute
 from interp_lib.envs.continuous import make_task_vec
 from interp_lib.prototypes import ProtoSAC, mlp
 from interp_lib.prototypes.mlp import layers_of, run_mlp
@@ -24,9 +25,9 @@ def gradients(y: torch.Tensor, inputs: list[torch.Tensor]) -> tuple[torch.Tensor
 @pytest.mark.parametrize("onednn", [True, False])
 @pytest.mark.parametrize("widths", [(1,), (16, 3), (96, 64, 80, 1)])
 def test_values_and_gradients_are_those_of_torch(widths, onednn, monkeypatch):
-    if onednn and not mlp.has_onednn():
+    if onednn and not compute.has_onednn():
         pytest.skip("this PyTorch has no oneDNN")
-    monkeypatch.setattr(mlp, "has_onednn", lambda: onednn)
+    monkeypatch.setattr(compute, "has_onednn", lambda: onednn)
     net = network(*widths)
     x = torch.randn(mlp._FEW_ROWS + 38, 5, requires_grad=True)
     inputs = [x, *net.parameters()]

@@ -13,7 +13,6 @@ benchmarks/protosac_throughput.py counted 1.32 times the gradient steps of Stabl
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import torch
@@ -21,8 +20,10 @@ import torch.nn.functional as F
 from stable_baselines3.common.policies import ContinuousCritic
 from torch import nn
 
+from .. import compute
+from ..compute import NARROW, multiply
+
 _FEW_ROWS = 32  # a single decision gains nothing
-_NARROW = 64  # oneDNN repacks its operands, which thin matrices don't repay
 
 
 def layers_of(network: nn.Sequential) -> tuple[nn.Linear, ...] | None:
@@ -67,39 +68,21 @@ class _MLP(torch.autograd.Function):
         grads: list[torch.Tensor | None] = [None] * (2 * n + 1)
         for i in reversed(range(n)):
             if ctx.needs_input_grad[2 * i + 1]:
-                grads[2 * i + 1] = _product(grad.t(), inputs[i])
+                grads[2 * i + 1] = multiply(grad.t(), inputs[i])
                 grads[2 * i + 2] = grad.sum(0)
             if i > 0:
-                grad = _product(grad, weights[i])
+                grad = multiply(grad, weights[i])
                 grad = torch.ops.aten.threshold_backward(grad, inputs[i], 0)
             elif ctx.needs_input_grad[0]:
-                grads[0] = _product(grad, weights[0])
+                grads[0] = multiply(grad, weights[0])
         return tuple(grads)
 
 
 def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, relu: bool = False) -> torch.Tensor:
-    if min(weight.shape) >= _NARROW and has_onednn():
+    if min(weight.shape) >= NARROW and compute.has_onednn():
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "relu" if relu else "none", [], "")
     y = F.linear(x, weight, bias)
     return y.relu_() if relu else y
-
-
-def _product(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    if min(*x.shape, *y.shape) >= _NARROW and has_onednn():
-        return torch.ops.mkldnn._linear_pointwise(x, y.t(), None, "none", [], "")
-    return x @ y
-
-
-@cache
-def has_onednn() -> bool:
-    """Whether this PyTorch lets oneDNN multiply (an operator of torch.compile's, so its absence must do no harm)."""
-    if not torch.backends.mkldnn.is_available():
-        return False
-    x = torch.eye(2)
-    try:
-        return torch.equal(torch.ops.mkldnn._linear_pointwise(x, x, None, "none", [], ""), x)
-    except (AttributeError, RuntimeError, TypeError):
-        return False
 
 
 class FastCritic(ContinuousCritic):
