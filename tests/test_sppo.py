@@ -155,6 +155,19 @@ def test_similarities_sum_to_one_and_losses_equal_their_formulas():
     assert float(vq_loss(z, e, beta=0.25)) == pytest.approx(1.25 * squared, rel=1e-6)
 
 
+def test_the_fdr_loss_and_its_gradient_are_as_exact_as_float32_allows():
+    torch.manual_seed(0)
+    h, z = torch.randn(160, 256).relu(), torch.randn(160, 2)
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        own = [x.to(dtype).requires_grad_() for x in (h, z)]
+        loss = fdr_loss(*own)
+        loss.backward()
+        results.append([loss.detach(), *(x.grad for x in own)])
+    for single, double in zip(*results, strict=True):
+        assert (single - double).norm() / double.norm() < 1e-5
+
+
 @pytest.mark.parametrize("size", [64, 16])
 def test_the_pool_without_gradient_equals_the_one_with(size):
     x = torch.randn(3, 5, size, size)
