@@ -2,34 +2,22 @@
 
 import base64
 import json
-import os
 import re
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
+from in_chromium import needs_chromium, open_notebook, running_chromium, running_lab
 
 from interp_lib import browsing
 from interp_lib.cli import main
 from interp_lib.descriptions import read_descriptions, write_description
-from interp_lib.doctor import find_chromium
 from interp_lib.embedding import collect_states
 from interp_lib.errors import InterpError
 from interp_lib.runs import load_agent
 
 RELEASED = Path(__file__).resolve().parent.parent / "checkpoints" / "sppo-fruitbot-s2021"
-# Software WebGL, and none of the requests that Chromium makes on its own.
-CHROMIUM_FLAGS = [
-    "--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-background-networking",
-    "--disable-quic", "--no-first-run", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-needs_chromium = pytest.mark.skipif(find_chromium() is None, reason="no Chromium here: apt-get install chromium")
 
 
 @pytest.fixture(scope="module")
@@ -203,11 +191,8 @@ def test_page_holds_everything_itself(page_file, states, agent):
 
 @pytest.fixture(scope="module")
 def chromium():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_chromium(), args=CHROMIUM_FLAGS)
+    with running_chromium() as browser:
         yield browser
-        browser.close()
 
 
 FRAME = "document.getElementById('frame').toDataURL()"
@@ -298,47 +283,16 @@ def test_command_explains_itself_and_its_errors(run_dir, tmp_path, capsys, monke
 
 @pytest.fixture
 def lab(run_dir, states, tmp_path):
-    """`interp browse`, as a reader starts it → address and token of its JupyterLab."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "interp_lib.cli", "browse", str(run_dir), "--states", str(states.path)]
-    environment = {
-        **os.environ, "JUPYTER_TOKEN": "test", "JUPYTER_CONFIG_DIR": str(tmp_path / "config"), "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
-    with (tmp_path / "lab.log").open("wb") as log:
-        process = subprocess.Popen(
-            [*command, "--port", str(port), "--no-open"],
-            cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(600):
-            assert process.poll() is None, (tmp_path / "lab.log").read_text()
-            try:
-                urllib.request.urlopen(f"{address}/api?token=test", timeout=5).close()
-                break
-            except OSError:
-                time.sleep(0.1)
+    """`interp browse`, as a reader starts it → address of its JupyterLab."""
+    with running_lab(tmp_path, str(run_dir), "--states", str(states.path)) as address:
         yield address
-    finally:
-        process.terminate()  # JupyterLab stops its kernels
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 @needs_chromium
 @pytest.mark.browser
 def test_browser_in_jupyterlab(chromium, lab, run_dir, states):
     page = chromium.new_page(viewport={"width": 1360, "height": 1300})
-    page.set_default_timeout(90_000)  # of CI machines that do three things at a time
-    page.goto(f"{lab}/lab/tree/browse.ipynb?token=test&reset")
-    page.locator(".jp-CodeCell .cm-content").first.click()
-    page.wait_for_selector(".jp-NotebookPanel-toolbar [data-status='idle']")
-    page.keyboard.press("Shift+Enter")
+    open_notebook(page, lab)
     page.wait_for_selector(".interp.state img")
     page.keyboard.press("Control+b")  # the file browser takes the room
     canvas = page.locator(".jp-OutputArea canvas").first

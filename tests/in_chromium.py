@@ -1,0 +1,70 @@
+"""A real headless Chromium, and a JupyterLab as a reader starts it, for the tests of both browsers."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import contextmanager
+
+import pytest
+
+from interp_lib.doctor import find_chromium
+
+# Software WebGL, and none of the requests that Chromium makes on its own.
+CHROMIUM_FLAGS = [
+    "--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-background-networking",
+    "--disable-quic", "--no-first-run", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+needs_chromium = pytest.mark.skipif(find_chromium() is None, reason="no Chromium here: apt-get install chromium")
+
+
+@contextmanager
+def running_chromium():
+    """A Playwright browser."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def running_lab(folder, *arguments):
+    """`interp browse ARGUMENTS` in ``folder`` → address of its JupyterLab, whose token is `test`."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "interp_lib.cli", "browse", *arguments, "--port", str(port), "--no-open"]
+    environment = {
+        **os.environ, "JUPYTER_TOKEN": "test", "JUPYTER_CONFIG_DIR": str(folder / "config"), "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    with (folder / "lab.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(600):
+            assert process.poll() is None, (folder / "lab.log").read_text()
+            try:
+                urllib.request.urlopen(f"{address}/api?token=test", timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        yield address
+    finally:
+        process.terminate()  # JupyterLab stops its kernels
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def open_notebook(page, address):
+    """Open `browse.ipynb` in ``page``, and run its cell."""
+    page.set_default_timeout(90_000)  # of CI machines that do three things at a time
+    page.goto(f"{address}/lab/tree/browse.ipynb?token=test&reset")
+    page.locator(".jp-CodeCell .cm-content").first.click()
+    page.wait_for_selector(".jp-NotebookPanel-toolbar [data-status='idle']")
+    page.keyboard.press("Shift+Enter")
