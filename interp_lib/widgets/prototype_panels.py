@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _BROWSERS = itertools.count()  # class names of two browsers in one notebook must differ
 _PROTOTYPE_STYLE = """<style>
-.interp.now img, .interp.prototype img { image-rendering: auto; }
+.interp.now img, .interp.prototype img { image-rendering: auto; background: none; }
 .interp.now > img, .interp.prototype figure:first-child img { border: 2px solid #8c939b; box-sizing: border-box; }
 .interp .strip { position: relative; margin-top: 4px; }
 .interp .strip img { width: 100%; height: 14px; image-rendering: pixelated; border-radius: 2px; }
@@ -33,9 +33,9 @@ _PROTOTYPE_STYLE = """<style>
 .interp .range i { position: absolute; bottom: 0; width: 5px; margin-left: -2px; }
 .interp .range b { position: absolute; bottom: -7px; margin-left: -5px; border: 5px solid transparent;
   border-top-width: 0; border-bottom: 7px solid var(--jp-ui-font-color1, #1f2328); }
-.interp-picture.jupyter-button { background-size: cover; background-position: center; padding: 0 0 1px 4px;
-  display: flex; align-items: flex-end; justify-content: flex-start; font-weight: 700; font-size: 12px; color: #1f2328;
-  text-shadow: 0 0 2px #fff, 0 0 2px #fff, 0 0 3px #fff, 0 0 4px #fff; border-radius: 4px; line-height: 1.2; }
+.interp-picture.jupyter-button { background-size: 28px 15px, cover; background-position: left bottom, center;
+  background-repeat: no-repeat; padding: 0 0 0 2px; display: flex; align-items: flex-end; justify-content: flex-start;
+  font-weight: 700; font-size: 12px; color: #1f2328; border-radius: 4px; line-height: 15px; }
 .interp-picture.jupyter-button:focus-visible { outline: 3px solid #1f6feb; outline-offset: 1px; }
 .interp h4 { font-size: 14px; margin: 2px 0 6px; }
 </style>"""
@@ -161,6 +161,9 @@ class Panels:
             button.layout.border = f"{5 if other == k else 3}px solid {self.browser.colors[other]}"
             button.layout.margin = "0 2px 4px" if other == k else "2px 4px 6px"
         self.gallery.value = self.browser.prototype_html(k)
+        for column in self.nearest:  # finding and replaying states can take seconds: show no other prototype's
+            column.layout.display = "none"
+        self.nearest_style.value = "<div class=interp><p class=soft>Looking for the nearest states …</p></div>"
         states = self.browser.nearest[k]
         pictures = {f"n{i}": frame for i, frame in enumerate(self.browser.nearest_pictures(k))}
         self.nearest_style.value = (
@@ -218,7 +221,10 @@ def _fit(size: Iterable[int], longest: int) -> tuple[int, int]:
 
 
 def _backgrounds(name: str, pictures: Mapping[str, np.ndarray], longest: int = 220) -> str:
-    """A style sheet that gives each class ``<name>-<key>`` its picture, uint8 (H, W, 3), as background."""
+    """A style sheet that gives each class ``<name>-<key>`` its picture, uint8 (H, W, 3), as background.
+
+    Prototypes' pictures (keys p…) have a white corner for their name, which must be read on light and dark ones.
+    """
     from PIL import Image
 
     rules = []
@@ -228,5 +234,9 @@ def _backgrounds(name: str, pictures: Mapping[str, np.ndarray], longest: int = 2
         buffer = io.BytesIO()
         image.save(buffer, format="WEBP", quality=85)
         data = base64.b64encode(buffer.getvalue()).decode()
-        rules.append(f".{name}-{key}.jupyter-button {{ background-image: url(data:image/webp;base64,{data}); }}")
+        corner = "white" if key.startswith("p") else "transparent"
+        rules.append(
+            f".{name}-{key}.jupyter-button {{ background-image: linear-gradient({corner}, {corner}), "
+            f"url(data:image/webp;base64,{data}); }}"
+        )
     return f"<style>{' '.join(rules)}</style>"
