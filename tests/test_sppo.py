@@ -160,7 +160,7 @@ def test_the_fdr_loss_and_its_gradient_are_as_exact_as_float32_allows():
     h, z = torch.randn(160, 256).relu(), torch.randn(160, 2)
     results = []
     for dtype in (torch.float32, torch.float64):
-        own = [x.to(dtype).requires_grad_() for x in (h, z)]
+        own = [x.detach().to(dtype).requires_grad_() for x in (h, z)]
         loss = fdr_loss(*own)
         loss.backward()
         results.append([loss.detach(), *(x.grad for x in own)])
