@@ -31,12 +31,21 @@ def transition_table(states: StateSet) -> pd.DataFrame:
     Returns:
         index cluster, next (:data:`~.embedding.END`: the episode ended); count, probability and its interval.
     """
-    found, n = _complete(states), states.meta["num_envs"]
+    return transitions_between(_complete(states), states.meta["num_envs"])
+
+
+def transitions_between(found: pd.DataFrame, groups: int) -> pd.DataFrame:
+    """:func:`transition_table` of stretches from any source.
+
+    Args:
+        found: complete stretches: ``cluster``, ``next``, and ``env``, an int below ``groups`` that intervals resample.
+        groups: how many environments, or episodes.
+    """
     rows = []
     for k, of_k in found.groupby("cluster"):
-        visits = group_sums(np.ones(len(of_k)), of_k["env"], n)
+        visits = group_sums(np.ones(len(of_k)), of_k["env"], groups)
         for following, moves in of_k.groupby("next"):
-            moved = group_sums(np.ones(len(moves)), moves["env"], n)
+            moved = group_sums(np.ones(len(moves)), moves["env"], groups)
             interval = ratio_interval(moved, visits)
             rows.append({"cluster": k, "next": following, "count": len(moves), **columns("probability", interval)})
     table = pd.DataFrame(rows, columns=["cluster", "next", "count", *columns("probability", NOTHING)])

@@ -325,9 +325,15 @@ def plot_state_map(flat: StateMap, leading: np.ndarray, usage: Usage, *, most: i
         usage: for the colours.
         most: how many states to draw, evenly picked.
     """
+    fig, axes = plt.subplots(figsize=(7.4, 5.0))
+    draw_state_map(axes, flat, leading, usage, most=most)
+    return fig
+
+
+def draw_state_map(axes: Axes, flat: StateMap, leading: np.ndarray, usage: Usage, *, most: int = 4000) -> None:
+    """:func:`plot_state_map` into axes that are there."""
     colors = np.array(prototype_colors(usage))
     drawn = np.arange(0, len(leading), max(1, -(-len(leading) // most)))
-    fig, axes = plt.subplots(figsize=(7.4, 5.0))
     axes.scatter(*flat.states[drawn].T, c=colors[leading[drawn]], s=9, alpha=0.65, lw=0, rasterized=True)
     size, text = (260, 7.5) if len(colors) <= 16 else (180, 6.5)
     for height, k in enumerate(usage.order[::-1], start=3):  # the heaviest on top, its label with it
@@ -338,7 +344,6 @@ def plot_state_map(flat: StateMap, leading: np.ndarray, usage: Usage, *, most: i
     axes.set(xlabel=flat.labels[0], ylabel=flat.labels[1])
     shown = f"n = {len(leading):,} states" + (f", {len(drawn):,} of them drawn" if len(drawn) < len(leading) else "")
     axes.set_title(f"Which prototype leads where, {shown}", fontsize=10.5)
-    return fig
 
 
 def plot_usage(

@@ -45,6 +45,8 @@ def draw_transitions(
     dwell: Mapping[int, float],
     *,
     least: float = LEAST_PROBABILITY,
+    names: Mapping[int, str] | None = None,
+    smallest: float = 0.13,
 ) -> None:
     """Clusters where they lie in the map, arrows to those that follow with a probability of at least ``least``.
 
@@ -57,11 +59,13 @@ def draw_transitions(
         shares: share of the states by cluster; the area of its picture.
         images: mean observation, uint8 (64, 64, 3); shown with its contrast stretched.
         dwell: mean dwell time in steps.
+        names: what to write on a cluster instead of its number.
+        smallest: side of a picture at least, where the width of the graph is about 2.
     """
     from matplotlib.patches import FancyArrowPatch
 
     place = spread_out(centres)
-    size = {k: float(np.clip(0.75 * np.sqrt(shares[k]), 0.13, 0.42)) for k in place}  # side, in data units
+    size = {k: float(np.clip(0.75 * np.sqrt(shares[k]), smallest, 0.42)) for k in place}  # side, in data units
     visits = transitions["count"].groupby("cluster").transform("sum")
     strong = transitions["probability"][(transitions["probability"] >= least) & (visits >= LEAST_VISITS)].sort_values()
     for (k, following), probability in strong.items():
@@ -90,8 +94,10 @@ def draw_transitions(
             lw=3.5, zorder=4, solid_joinstyle="miter",
         )  # fmt: skip
         ax.text(
-            x - half, y + half, f"{k}", color="white", fontsize=11, weight="bold", ha="center", va="center", zorder=6,
-            bbox={"boxstyle": "circle,pad=0.2", "facecolor": cluster_color(k), "edgecolor": "white"},
+            x - half, y + half, (names or {}).get(k, f"{k}"), color="white", fontsize=8.5 if names else 11,
+            weight="bold", ha="center", va="center", zorder=6,
+            bbox={"boxstyle": "round,pad=0.25" if names else "circle,pad=0.2", "facecolor": cluster_color(k),
+                  "edgecolor": "white"},
         )  # fmt: skip
         upper = y > 0  # outside the ring that clusters often form, where few arrows are
         ax.text(
