@@ -82,4 +82,7 @@ class EpisodeFrames:
         if not np.array_equal(self._observation, trace.observations[step]):
             self.close()
             raise InterpError(f"episode {trace.seed} of {self.task} came out differently when it was played again.")
+        if viewer := getattr(getattr(self._env.unwrapped, "mujoco_renderer", None), "viewer", None):
+            # Another simulator that was closed since took OpenGL's current context with it: frames would be black.
+            viewer.make_context_current()
         return np.array(self._env.render())

@@ -13,6 +13,7 @@ from interp_lib.episode_frames import EpisodeFrames
 from interp_lib.errors import InterpError
 from interp_lib.explain import EpisodeTrace, PrototypeStudy, with_frames
 from interp_lib.runs import load_agent
+from interp_lib.state_frames import rendering_problem
 
 RELEASED = Path(__file__).resolve().parent.parent / "checkpoints" / "protosac-pendulum-s0"
 
@@ -69,6 +70,17 @@ def test_frames_in_any_order_are_those_of_the_episode(task):
     assert frames.note == ""
     with pytest.raises(InterpError, match="has 60 steps"):
         frames.frame(0, 60)
+    frames.close()
+
+
+@pytest.mark.skipif(bool(rendering_problem("hopper")), reason="no OpenGL for MuJoCo here")
+def test_frames_survive_that_another_renderer_was_closed():
+    trace = random_trace("hopper", 0, most=6)
+    frames = EpisodeFrames([trace])
+    first = frames.frame(0, 0)
+    wanted = with_frames(trace, [4]).frame(4)  # makes a renderer of its own and closes it
+    np.testing.assert_array_equal(frames.frame(0, 4), wanted)
+    assert first.std() > 10 and frames.frame(0, 5).std() > 10  # not black
     frames.close()
 
 
