@@ -170,6 +170,7 @@ def make_task(
         _choose_gl()
         if render:
             options["width"], options["height"] = frame_size or (240, 240)
+            options["camera_id"] = 0  # "track": Gymnasium's own stays where it was first, and runners leave it
     try:
         env = gym.make(info.gym_id, **options)
     except (AttributeError, ImportError, RuntimeError) as error:
