@@ -220,6 +220,8 @@ def render_card(config: dict[str, Any]) -> str:
         title = SIDE_TITLES.get(side, side)
         lines.append(f"| {title} | {r['mean']:.2f} | {interval} | {r['episodes']} | {r.get('actions', '')} |")
     lines += ["", "Intervals: percentile bootstrap of the mean over episodes.", ""]
+    if not better_than_random(config.get("results", {})):
+        lines += ["**Not better than a random policy as far as these episodes can tell: the intervals overlap.**", ""]
     if "prototypes" in config:
         p = config["prototypes"]
         lines += [
@@ -242,6 +244,12 @@ def render_card(config: dict[str, Any]) -> str:
     ]
     lines += ["", "Every hyper-parameter is in `config.json`."]
     return "\n".join(lines) + "\n"
+
+
+def better_than_random(results: dict[str, dict[str, Any]]) -> bool:
+    """Whether the interval on unseen levels or evaluation episodes lies above a random policy's; True if unmeasured."""
+    own, random = results.get("unseen") or results.get("eval"), results.get("random")
+    return not (own and random) or own["low"] > random["high"]
 
 
 def agent_name(algorithm: str) -> str:

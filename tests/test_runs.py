@@ -9,7 +9,7 @@ import torch
 from interp_lib import InterpError, load_agent
 from interp_lib.progress import ProgressLog, read_progress
 from interp_lib.release import evaluate_and_release, list_runs, render_list
-from interp_lib.runs import find_run, find_runs, read_run, verify_run
+from interp_lib.runs import find_run, find_runs, read_run, render_card, verify_run
 from interp_lib.storage import atomic_write, read_json, read_tensors, write_tensors
 
 
@@ -37,6 +37,17 @@ def test_a_released_run_holds_what_was_measured_on_it(released, tiny_sppo):
     assert "384 environment steps" in card and "0.0% of its budget" in card
     # The run it came from keeps its float32 weights: it may still be training.
     assert all(w.dtype == torch.float32 for w in read_tensors(tiny_sppo / "policy.safetensors").values())
+
+
+def test_the_card_says_when_a_run_is_no_better_than_random(released):
+    config = read_run(released / "sppo-fruitbot-s0").config
+    above = {
+        "unseen": {**config["results"]["unseen"], "low": 3.1},
+        "random": {**config["results"]["random"], "high": 3.0},
+    }
+    overlapping = {**above, "random": {**above["random"], "high": 3.2}}
+    assert "Not better than a random policy" not in render_card({**config, "results": above})
+    assert "Not better than a random policy" in render_card({**config, "results": overlapping})
 
 
 def test_listing_names_steps_returns_and_checksums(released):
