@@ -82,27 +82,31 @@ def log_similarity(x: Tensor, alpha: float, rows: slice | None = None) -> Tensor
     squares, one = x.square().sum(1, keepdim=True), torch.ones_like(x[:, :1])
     own = torch.cat([-2 * x, squares + 1, one], dim=1)
     others = torch.cat([x.T, one.T, squares.T])  # laid out as the backward pass multiplies fastest
-    kernel = _Product.apply(own[rows or slice(None)], others)  # 1 + ‖x_i − x_j‖² / α
-    with torch.no_grad():  # what these two change has no gradient
-        kernel.clamp_(min=1)  # only rounding gets below
-        kernel.diagonal(rows.start if rows else 0).fill_(math.inf)  # similarity 0 to itself
-    log_kernel = kernel.log().mul_(-(alpha + 1) / 2)
+    log_kernel = _LogKernel.apply(own[rows or slice(None)], others, rows.start if rows else 0, -(alpha + 1) / 2)
     # The same as clamp(min=…), whose backward pass takes a fifth of the whole loss.
     return F.threshold(F.log_softmax(log_kernel, dim=1), LOG_SMALLEST, LOG_SMALLEST)
 
 
-class _Product(torch.autograd.Function):
-    """The matrix product, with the faster multiplication in both directions."""
+class _LogKernel(torch.autograd.Function):
+    """power · log(x @ y), −∞ on the diagonal from column ``first`` on; x @ y is 1 + ‖x_i − x_j‖² / α.
+
+    One node instead of three: the matrices are B × B, and each that autograd would keep or make costs a millisecond.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
-        ctx.save_for_backward(x, y)
-        return multiply(x, y)
+    def forward(ctx: Any, x: Tensor, y: Tensor, first: int, power: float) -> Tensor:
+        kernel = multiply(x, y).clamp_(min=1)  # only rounding gets below
+        kernel.diagonal(first).fill_(math.inf)
+        ctx.save_for_backward(x, y, kernel)
+        ctx.power = power
+        return kernel.log().mul_(power)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        x, y = ctx.saved_tensors
-        return multiply(grad, y.t()), multiply(x.t(), grad)
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, y, kernel = ctx.saved_tensors
+        grad = (grad / kernel).mul_(ctx.power)
+        return multiply(grad, y.t()), multiply(x.t(), grad), None, None
 
 
 def fdr_loss(
@@ -115,7 +119,7 @@ def fdr_loss(
         rows: i runs over these only, and the mean too: a worker's share. The loss is the mean of all shares.
     """
     p = log_similarity(feature, alpha_feature, rows).exp()
-    return -(p * log_similarity(fdr, alpha_fdr, rows)).mean()
+    return -(p * log_similarity(fdr, alpha_fdr, rows)).sum() / p.numel()  # mean() would divide B × B gradients
 
 
 def vq_loss(fdr: Tensor, code_vector: Tensor, beta: float = 0.25) -> Tensor:
