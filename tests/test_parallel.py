@@ -118,7 +118,8 @@ def test_two_workers_on_the_halves_take_the_steps_of_one_process(ranks, algorith
         for one, two in zip(losses, rank[algorithm][0], strict=True):
             assert two == pytest.approx(one, rel=1e-4, abs=1e-5)
         for name, w in rank[algorithm][1].items():
-            torch.testing.assert_close(w, weights[name], rtol=0, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+            # Adam turns the rounding of gradients near zero into steps, so single weights differ by more than rounding.
+            torch.testing.assert_close(w, weights[name], rtol=0, atol=3e-5, msg=lambda m, n=name: f"{n}: {m}")
     # The steps are far larger than the tolerance, and one half alone would have taken others.
     before, (_, half) = network(algorithm).state_dict(), take_steps(algorithm, rows=slice(0, BATCH // 2))
     for name in ("encoder.dense.weight", "value.weight"):
