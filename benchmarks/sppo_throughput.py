@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import resource
 import statistics
 import time
 from collections import deque
+from typing import Any
 
 import numpy as np
 import torch
@@ -158,6 +160,48 @@ def stage_times(trainer, game: str) -> dict[str, float]:
     return {name: round(1e3 * value, 4) for name, value in per_step.items()}
 
 
+LOOPS = {
+    "sppo": lambda args: ours(SPPO, args.game, args.num_steps),
+    "ppo": lambda args: ours(PPO, args.game, args.num_steps),
+    "plain": lambda args: PlainPPO(args.game, args.num_steps),
+}
+
+
+class Loop:
+    """One of the loops in a process of its own, idle until asked: nobody trains in memory that another left behind."""
+
+    def __init__(self, name: str, args: argparse.Namespace) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, other = context.Pipe()
+        self._process = context.Process(target=serve, args=(other, name, args))
+        self._process.start()
+
+    def ask(self, what: str) -> Any:
+        """``update``: seconds of one; ``peak``: GiB; ``stages``: see :func:`stage_times`; ``end``."""
+        self._pipe.send(what)
+        return self._pipe.recv()
+
+
+def serve(pipe: Any, name: str, args: argparse.Namespace) -> None:
+    """What the process of a loop does: answer until the end."""
+    torch.set_num_threads(args.threads)
+    keep_large_allocations()
+    loop = LOOPS[name](args)
+    while True:
+        what, answer = pipe.recv(), None
+        if what == "update":
+            start = time.perf_counter()
+            loop.update()
+            answer = time.perf_counter() - start
+        elif what == "peak":
+            answer = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        elif what == "stages":
+            answer = stage_times(loop, args.game)
+        pipe.send(answer)
+        if what == "end":
+            return
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -166,31 +210,22 @@ def main() -> None:
     parser.add_argument("--num-steps", type=int, default=64, help="a multiple of 32")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    keep_large_allocations()
     steps = NUM_ENVS * args.num_steps
-    loops = {
-        "sppo": ours(SPPO, args.game, args.num_steps),
-        "ppo": ours(PPO, args.game, args.num_steps),
-        "plain": PlainPPO(args.game, args.num_steps),
-    }
-    peak = 0.0
+    loops = {name: Loop(name, args) for name in LOOPS}
     times: dict[str, list[float]] = {name: [] for name in loops}
     for round_number in range(args.rounds + 1):  # the first warms up and doesn't count
         order = deque(loops)
-        order.rotate(-round_number)  # nobody always follows the plain loop, which leaves the caches to whom it likes
+        order.rotate(-round_number)
         for name in order:
-            loop = loops[name]
-            start = time.perf_counter()
-            loop.update()
-            duration = time.perf_counter() - start
-            if round_number == 0 and name == "sppo":  # before the others have taken any memory
-                peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+            duration = loops[name].ask("update")
             if round_number:
                 times[name].append(duration)
                 print(f"round {round_number}: {name:<6}{steps / duration:8.1f} steps/s", flush=True)
+    peak = loops["sppo"].ask("peak")
+    stages = loops["sppo"].ask("stages")
+    for loop in loops.values():
+        loop.ask("end")
     median = {name: statistics.median(values) for name, values in times.items()}
-    stages = stage_times(loops["sppo"], args.game)
     precision = "bf16" if has_fast_bf16(torch.device("cpu")) else "fp32"
     print(f"\n{args.threads} threads, convolutions in {precision}, {steps} steps an update")
     for name, value in median.items():
