@@ -127,7 +127,8 @@ def _only_trainer_of(run_dir: Path) -> Iterator[None]:
     except Timeout as error:
         raise InterpError(f"another process trains {run_dir}. Wait for it, or choose another --run-dir.") from error
     except OSError as error:
-        raise InterpError(f"cannot write {run_dir}: {error.strerror or error}.") from error
+        reason = f"cannot write {run_dir}: {error.strerror or error}"
+        raise InterpError(f"{reason}. Free space or choose another folder.") from error
     try:
         yield
     finally:

@@ -18,6 +18,7 @@ import torch
 
 from interp_lib import load_agent
 from interp_lib.storage import read_json, read_tensors
+from interp_lib.training import LOCK
 
 pytestmark = pytest.mark.slow
 
@@ -70,7 +71,7 @@ def rows(run_dir):
 
 
 def leftovers(run_dir):
-    return [path.name for path in run_dir.glob(".*")]
+    return [path.name for path in run_dir.glob(".*") if path.name != LOCK]
 
 
 def wait_for(condition, process):
