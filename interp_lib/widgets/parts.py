@@ -8,6 +8,7 @@ import io
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import ipywidgets
 import numpy as np
@@ -49,6 +50,22 @@ def has_front_end() -> bool:
     except (ImportError, AttributeError):  # plain Python, or IPython in a terminal
         return False
     return "cellId" in request.get("metadata", {}) or not request.get("header", {}).get("username")
+
+
+def display_bundle(browser: Any, what: str) -> dict[str, Any]:
+    """How a browser shows itself: its widget where one can be seen, and always a picture, which stays in a notebook.
+
+    Args:
+        browser: has ``widget`` and ``_repr_png_()``.
+        what: a sentence for places that show neither.
+    """
+    bundle: dict[str, Any] = {
+        "text/plain": f"{what} Run this cell in JupyterLab or VS Code to browse.",
+        "image/png": browser._repr_png_(),
+    }
+    if has_front_end():
+        bundle |= browser.widget._repr_mimebundle_()
+    return bundle
 
 
 def chip(text: object, color: str) -> str:

@@ -241,17 +241,9 @@ class PrototypeBrowser:
         return buffer.getvalue()
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        """A widget where one can be seen, and always a picture, which is what stays in a stored notebook."""
-        from .parts import has_front_end
+        from .parts import display_bundle
 
-        bundle: dict[str, Any] = {
-            "text/plain": f"PrototypeBrowser of {self.study.info.gym_id}, {len(self.study.traces)} episodes. "
-            "Run this cell in JupyterLab or VS Code to browse.",
-            "image/png": self._repr_png_(),
-        }
-        if has_front_end():
-            bundle |= self.widget._repr_mimebundle_()
-        return bundle
+        return display_bundle(self, f"PrototypeBrowser of {self.study.info.gym_id}, {len(self.study.traces)} episodes.")
 
 
 def _along(value: float, low: float, high: float) -> str:
