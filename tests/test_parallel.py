@@ -14,7 +14,7 @@ from conftest import TINY
 
 from interp_lib import SPPO, InterpError, load_agent
 from interp_lib.semantic.config import PPOConfig, SPPOConfig
-from interp_lib.semantic.losses import fdr_loss, log_similarity
+from interp_lib.semantic.losses import fdr_loss
 from interp_lib.semantic.network import ActorCritic
 from interp_lib.semantic.parallel import Workers, own_device
 from interp_lib.semantic.rollout import EpisodeStatistics, RewardNormalizer
@@ -164,7 +164,6 @@ def test_the_fdr_loss_is_the_mean_of_its_shares():
     h, z = torch.randn(8, 256), torch.randn(8, 2)
     halves = [fdr_loss(h, z, rows=slice(i, i + 4)) for i in (0, 4)]
     torch.testing.assert_close(sum(halves) / 2, fdr_loss(h, z))
-    torch.testing.assert_close(log_similarity(h, 20, slice(4, 8)), log_similarity(h, 20)[4:])
 
 
 def test_alone_nothing_is_exchanged():

@@ -11,7 +11,7 @@ from conftest import TINY
 from interp_lib import PPO, SPPO, InterpError, load_agent
 from interp_lib.envs.procgen import NUM_ACTIONS, ProcgenVec
 from interp_lib.semantic.config import SPPOConfig
-from interp_lib.semantic.losses import fdr_loss, log_similarity, vq_loss
+from interp_lib.semantic.losses import fdr_loss, vq_loss
 from interp_lib.semantic.network import ActorCritic, ImpalaStage, max_pool
 from interp_lib.semantic.rollout import EpisodeStatistics, RewardNormalizer
 from interp_lib.semantic.trainer import PROGRESS_COLUMNS, Trainer
@@ -138,34 +138,52 @@ def test_saved_and_loaded_agents_act_alike(tiny_sppo, tmp_path):
     np.testing.assert_allclose(load_agent(tmp_path / "half").embed(obs).logits, again.embed(obs).logits, atol=1e-3)
 
 
-def test_similarities_sum_to_one_and_losses_equal_their_formulas():
-    torch.manual_seed(0)
-    h, z, e = torch.randn(7, 256), torch.randn(7, 2), torch.randn(7, 2)
+def fdr_loss_by_the_formula(h, z, alpha=20.0):
+    """The paper's equation, in tiles, for autograd."""
 
-    def by_hand(x, alpha):
-        d = ((x[:, None] - x[None]) ** 2).sum(-1).double()
-        kernel = (1 + d / alpha) ** (-(alpha + 1) / 2)
-        kernel.fill_diagonal_(0)
+    def similarities(x):
+        distances = ((x[:, None] - x[None]) ** 2).sum(-1)
+        kernel = (1 + distances / alpha) ** (-(alpha + 1) / 2) * (1 - torch.eye(len(x), dtype=x.dtype))
         return (kernel / kernel.sum(0)).clamp(1e-10, 1)
 
-    assert log_similarity(z, 20).exp().sum(1) == pytest.approx(torch.ones(7).tolist(), abs=1e-5)
-    expected = -(by_hand(h, 20) * by_hand(z, 20).log()).sum() / 49
-    assert float(fdr_loss(h, z)) == pytest.approx(float(expected), rel=1e-5)
+    return -(similarities(h) * similarities(z).log()).sum() / len(h) ** 2
+
+
+def test_losses_equal_their_formulas():
+    torch.manual_seed(0)
+    h, z, e = torch.randn(7, 256), torch.randn(7, 2), torch.randn(7, 2)
+    assert float(fdr_loss(h, z)) == pytest.approx(float(fdr_loss_by_the_formula(h.double(), z.double())), rel=1e-5)
     squared = float(((e - z) ** 2).mean())
     assert float(vq_loss(z, e, beta=0.25)) == pytest.approx(1.25 * squared, rel=1e-6)
+
+
+@pytest.mark.parametrize("spread", [0.1, 1.0, 20.0])  # of the map: the last one clamps most similarities
+def test_the_gradient_of_the_fdr_loss_is_that_of_its_formula(spread):
+    torch.manual_seed(0)
+    h, z = torch.randn(300, 16, dtype=torch.float64), spread * torch.randn(300, 2, dtype=torch.float64)
+    results = []
+    for loss in (fdr_loss, fdr_loss_by_the_formula):
+        own = [x.clone().requires_grad_() for x in (h, z)]
+        value = loss(*own)
+        (3 * value).backward()
+        results.append([value.detach(), *(x.grad for x in own)])
+    for ours, formula in zip(*results, strict=True):
+        torch.testing.assert_close(ours, formula, rtol=1e-9, atol=1e-15)
 
 
 def test_the_fdr_loss_and_its_gradient_are_as_exact_as_float32_allows():
     torch.manual_seed(0)
     h, z = torch.randn(160, 256).relu(), torch.randn(160, 2)
-    results = []
-    for dtype in (torch.float32, torch.float64):
+    results = {}
+    for name, dtype, bf16 in (("double", torch.float64, False), ("single", torch.float32, False),
+                              ("bf16", torch.float32, True)):  # fmt: skip
         own = [x.detach().to(dtype).requires_grad_() for x in (h, z)]
-        loss = fdr_loss(*own)
+        loss = fdr_loss(*own, bf16=bf16)
         loss.backward()
-        results.append([loss.detach(), *(x.grad for x in own)])
-    for single, double in zip(*results, strict=True):
-        assert (single - double).norm() / double.norm() < 1e-5
+        results[name] = [loss.detach(), *(x.grad for x in own)]
+    for of_loss, of_h, of_z, name in ((1e-5, 1e-5, 1e-5, "single"), (1e-5, 1e-2, 1e-5, "bf16")):
+        for tolerance, value, double in zip((of_loss, of_h, of_z), results[name], results["double"], strict=True):
+            assert (value - double).norm() / double.norm() < tolerance, name
 
 
 @pytest.mark.parametrize("size", [64, 16])

@@ -34,7 +34,9 @@ class PPOConfig:
     entropy_coef: float = _option(0.01, "weight of the entropy bonus")
     max_grad_norm: float = _option(0.5, "global norm the gradient is clipped to")
     learning_rate: float = _option(5e-4, "Adam's step size")
-    precision: str = _option("auto", "convolutions in bf16 or fp32; auto: bf16 where the hardware has it")
+    precision: str = _option(
+        "auto", "convolutions and the FDR loss's gradient in bf16, or fp32; auto: bf16 where there is hardware for it"
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "env", procgen_game(self.env))

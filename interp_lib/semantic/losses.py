@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..compute import multiply
 
-LOG_SMALLEST = math.log(1e-10)  # similarities are clamped to 1e-10 from below
+SMALLEST = 1e-10  # similarities are clamped to this from below
+_CPU_ROWS = 128  # of 2048 similarities: a megabyte
 
 
 @dataclass
@@ -70,56 +71,97 @@ def ppo_loss(
     )
 
 
-def log_similarity(x: Tensor, alpha: float, rows: slice | None = None) -> Tensor:
-    """Logarithm of the Student-t similarities of the rows of ``x`` (B, d) to each other → (B, B).
-
-    p_ij ∝ (1 + ‖x_i − x_j‖² / α)^(−(α+1)/2), diagonal 0, each row normalised to sum 1, clamped to [1e-10, 1] (paper,
-    equation of the FDR loss; it normalises columns, and this is the transpose, because rows lie together in memory).
-    One matrix product replaces the reference's B × B × d tiles, and logarithms keep four B × B matrices fewer for the
-    backward pass. With ``rows``, only those are computed.
-    """
-    x = (x - x.mean(0)) / math.sqrt(alpha)  # centred: the difference of squares below loses fewer digits
-    squares, one = x.square().sum(1, keepdim=True), torch.ones_like(x[:, :1])
-    own = torch.cat([-2 * x, squares + 1, one], dim=1)
-    others = torch.cat([x.T, one.T, squares.T])  # laid out as the backward pass multiplies fastest
-    log_kernel = _LogKernel.apply(own[rows or slice(None)], others, rows.start if rows else 0, -(alpha + 1) / 2)
-    # The same as clamp(min=…), whose backward pass takes a fifth of the whole loss.
-    return F.threshold(F.log_softmax(log_kernel, dim=1), LOG_SMALLEST, LOG_SMALLEST)
-
-
-class _LogKernel(torch.autograd.Function):
-    """power · log(x @ y), −∞ on the diagonal from column ``first`` on; x @ y is 1 + ‖x_i − x_j‖² / α.
-
-    One node instead of three: the matrices are B × B, and each that autograd would keep or make costs a millisecond.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, first: int, power: float) -> Tensor:
-        kernel = multiply(x, y).clamp_(min=1)  # only rounding gets below
-        kernel.diagonal(first).fill_(math.inf)
-        ctx.save_for_backward(x, y, kernel)
-        ctx.power = power
-        return kernel.log().mul_(power)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, y, kernel = ctx.saved_tensors
-        grad = (grad / kernel).mul_(ctx.power)
-        return multiply(grad, y.t()), multiply(x.t(), grad), None, None
-
-
 def fdr_loss(
-    feature: Tensor, fdr: Tensor, alpha_feature: float = 20.0, alpha_fdr: float = 20.0, rows: slice | None = None
+    feature: Tensor,
+    fdr: Tensor,
+    alpha_feature: float = 20.0,
+    alpha_fdr: float = 20.0,
+    rows: slice | None = None,
+    *,
+    bf16: bool = False,
 ) -> Tensor:
     """L_FDR = −(1/B²) Σ_ij p_ij log q_ij: the 2-D map keeps the neighbours of the feature space.
+
+    p are the similarities of features to each other, q those of map points (paper, equation of the FDR loss):
+    p_ij ∝ (1 + ‖h_i − h_j‖² / α)^(−(α+1)/2), diagonal 0, each row normalised to sum 1 (the paper normalises columns;
+    this is the transpose, because rows lie together in memory), clamped to [1e-10, 1].
 
     Args:
         feature: h (B, 256). fdr: z (B, 2). Gradients flow through both, as in the reference.
         rows: i runs over these only, and the mean too: a worker's share. The loss is the mean of all shares.
+        bf16: round to bfloat16 what the two large products of the gradient multiply; the loss stays float32.
     """
-    p = log_similarity(feature, alpha_feature, rows).exp()
-    return -(p * log_similarity(fdr, alpha_fdr, rows)).sum() / p.numel()  # mean() would divide B × B gradients
+    operands = (*_kernel_operands(feature, alpha_feature, rows), *_kernel_operands(fdr, alpha_fdr, rows))
+    powers = (-(alpha_feature + 1) / 2, -(alpha_fdr + 1) / 2)
+    return _SimilarityCrossEntropy.apply(*operands, rows.start if rows else 0, powers, bf16)
+
+
+def _kernel_operands(x: Tensor, alpha: float, rows: slice | None) -> tuple[Tensor, Tensor]:
+    """Matrices (rows, d + 2) and (d + 2, B) whose product is 1 + ‖x_i − x_j‖² / α: no B × B × d tiles."""
+    x = (x - x.mean(0)) / math.sqrt(alpha)  # centred: the difference of squares below loses fewer digits
+    squares, one = x.square().sum(1, keepdim=True), torch.ones_like(x[:, :1])
+    own = torch.cat([-2 * x, squares + 1, one], dim=1)
+    others = torch.cat([x.T, one.T, squares.T])  # laid out as the gradient's products are fastest
+    return own[rows or slice(None)], others
+
+
+class _SimilarityCrossEntropy(torch.autograd.Function):
+    """−mean p log q, where p and q are similarities of kernels 1 + D/α given as products of two matrices each.
+
+    One node with its gradient by hand, because everything is B × B: autograd would keep or make some 25 such matrices
+    where this fills two, and on a CPU does all but the products in blocks of rows that stay in cache. With
+    s = softmax(power · log k) before the clamp, m_h = p log q where s_h is not clamped and m_z = p where s_z is not,
+    the gradient of both kernels is power/B² · (s Σ_j m − m) / k.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        own_h: Tensor,
+        others_h: Tensor,
+        own_z: Tensor,
+        others_z: Tensor,
+        first: int,
+        powers: tuple[float, float],
+        bf16: bool,
+    ) -> Tensor:
+        kernels_h, kernels_z = multiply(own_h, others_h), multiply(own_z, others_z)
+        total = own_h.new_zeros(())
+        block = _CPU_ROWS if own_h.device.type == "cpu" else len(own_h)
+        for kernel_h, kernel_z in zip(kernels_h.split(block), kernels_z.split(block), strict=True):
+            s_h, s_z = (_similarity(k, first, power) for k, power in zip((kernel_h, kernel_z), powers, strict=True))
+            p, log_q = s_h.clamp(min=SMALLEST), s_z.clamp(min=SMALLEST).log_()
+            total -= torch.dot(p.view(-1), log_q.view(-1))
+            # From here on the kernels' memory holds the gradient with respect to them, but for power/B².
+            m_h, m_z = F.threshold(s_h, SMALLEST, 0.0).mul_(log_q), p.mul_(s_z > SMALLEST)
+            for kernel, s, m in ((kernel_h, s_h, m_h), (kernel_z, s_z, m_z)):
+                torch.div(s.mul_(m.sum(1, keepdim=True)).sub_(m), kernel, out=kernel)
+            first += block
+        scales = [power / kernels_h.numel() for power in powers]
+        ctx.save_for_backward(
+            *_product_gradients(kernels_h, own_h, others_h, scales[0], bf16),
+            *_product_gradients(kernels_z, own_z, others_z, scales[1], bf16=False),
+        )
+        return total / kernels_h.numel()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return *(grad * saved for saved in ctx.saved_tensors), None, None, None
+
+
+def _similarity(kernel: Tensor, first: int, power: float) -> Tensor:
+    """softmax(power · log k) of rows ``first`` … of a kernel, which is changed: 1 from below, ∞ on the diagonal."""
+    kernel.clamp_(min=1).diagonal(first).fill_(math.inf)  # only rounding gets below
+    return kernel.log().mul_(power).softmax(1)
+
+
+def _product_gradients(grad: Tensor, x: Tensor, y: Tensor, scale: float, bf16: bool) -> tuple[Tensor, Tensor]:
+    """scale times the gradients of x and y from ``grad``, that of x @ y."""
+    dtype = x.dtype
+    if bf16:
+        grad, x, y = grad.bfloat16(), x.bfloat16(), y.bfloat16()
+    return multiply(grad, y.t()).to(dtype).mul_(scale), multiply(x.t(), grad).to(dtype).mul_(scale)
 
 
 def vq_loss(fdr: Tensor, code_vector: Tensor, beta: float = 0.25) -> Tensor:

@@ -85,7 +85,7 @@ class ImpalaEncoder(nn.Module):
 
     Args:
         chunk: observations that go through the convolutions together. On a CPU, small chunks stay in cache.
-        bf16: run the convolutions in bfloat16 (weights, gradients and everything after them stay float32).
+        bf16: run the convolutions in bfloat16 (weights, their gradients and everything after them stay float32).
     """
 
     def __init__(self, *, chunk: int = 128, bf16: bool = False) -> None:

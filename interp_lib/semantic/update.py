@@ -50,7 +50,8 @@ class Updater:
         if isinstance(cfg, SPPOConfig):
             feature, fdr = workers.gather(out.feature), workers.gather(out.fdr)  # the loss compares all pairs
             rows = workers.share(len(feature)) if workers.size > 1 else None
-            skill = fdr_loss(feature, fdr, cfg.alpha_feature, cfg.alpha_fdr, rows)
+            bf16 = self.network.encoder.bf16
+            skill = fdr_loss(feature, fdr, cfg.alpha_feature, cfg.alpha_fdr, rows, bf16=bf16)
             vq = vq_loss(out.fdr, out.code_vector, cfg.vq_beta)
             loss = loss + skill_weight * (cfg.fdr_coef * skill + cfg.vq_coef * vq)
             semantic = {"skill_loss": skill, "vq_loss": vq}
