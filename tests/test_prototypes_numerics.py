@@ -9,12 +9,14 @@ import pytest
 import torch
 from gymnasium import spaces
 from scipy.stats import norm
+from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.torch_layers import FlattenExtractor
 
 from interp_lib.prototypes import losses
 from interp_lib.prototypes.actor import ProtoActor
-from interp_lib.prototypes.mixtures import Blend, GaussianMixture, choice_gradient, log_tanh_slope
-from interp_lib.prototypes.projection import distinct, nearest_distinct, place, project, spread
+from interp_lib.prototypes.mixtures import Blend, GaussianMixture, choice_gradient, imitation, log_tanh_slope
+from interp_lib.prototypes.projection import distinct, latest_observations, nearest_distinct, place, project, spread
+from interp_lib.prototypes.refit import decisions, divergence, imitate
 
 WEIGHTS = torch.tensor([[0.5, 0.3, 0.2], [0.05, 0.05, 0.9]], dtype=torch.float64)
 MEANS = torch.tensor([[-1.0, 0.4], [0.3, -0.6], [1.2, 0.1]], dtype=torch.float64)
@@ -170,6 +172,97 @@ def test_projection_makes_each_prototype_the_latent_of_a_seen_state(actor):
 
     with pytest.raises(ValueError, match="3 different states"):
         project(actor, states[:3])
+
+
+@pytest.mark.parametrize("mixture", ["blend", "gmm"])
+def test_the_refit_imitates_the_policy_before_the_push(actor, mixture):
+    actor.mixture = mixture
+    states = np.random.default_rng(0).uniform(-1, 1, (2000, 3)).astype(np.float32)
+    with torch.no_grad():  # prototypes stand for situations and say different things there
+        actor.prototypes.copy_(actor.encode(torch.as_tensor(states[:4])))
+        actor.means.copy_(torch.tensor([[1.0, -1.0], [-1.0, 0.5], [0.3, 1.0], [-0.5, -0.5]]))
+        actor.log_stds.fill_(-1.0)
+    free = [parameter.detach().clone() for _, parameter in actor.free_parameters()]
+    drawn = torch.random.get_rng_state()
+    result = project(actor, states[4:24], visited=states)  # few states to choose from: the push is a long one
+
+    pushed, refitted = result.divergence
+    assert 0 < refitted < 0.9 * pushed
+    torch.testing.assert_close(torch.random.get_rng_state(), drawn)  # the caller's random numbers stay as they are
+    for (kept, _), before in zip(actor.free_parameters(), free, strict=True):
+        torch.testing.assert_close(kept, before)
+    torch.testing.assert_close(actor.prototypes, actor.encode(torch.as_tensor(result.observations)))
+    assert all(parameter.grad is None or not parameter.grad.any() for parameter in actor.parameters())
+
+
+@pytest.mark.parametrize("mixture", ["blend", "gmm"])
+def test_imitation_trains_the_encoder_with_each_prototype_tied_to_its_state(actor, mixture):
+    actor.mixture = mixture
+    states = np.random.default_rng(0).uniform(-1, 1, (2000, 3)).astype(np.float32)
+    with torch.no_grad():
+        actor.prototypes.copy_(actor.encode(torch.as_tensor(states[:4])))
+        actor.means.copy_(torch.tensor([[1.0, -1.0], [-1.0, 0.5], [0.3, 1.0], [-0.5, -0.5]]))
+        actor.log_stds.fill_(-1.0)
+    obs = torch.as_tensor(states[1000:])
+    with torch.no_grad():
+        free = actor(obs, deterministic=True)
+    before = decisions(actor, torch.as_tensor(states))
+    refitted = project(actor, states[4:24], states).divergence[1]
+    for kept, parameter in actor.free_parameters():
+        with torch.no_grad():
+            parameter.copy_(kept)
+    drawn = torch.random.get_rng_state()
+    result = project(actor, states[4:24], states, imitation_epochs=30)
+    torch.testing.assert_close(torch.random.get_rng_state(), drawn)
+
+    assert result.divergence[1] < 0.6 * refitted
+    assert result.divergence[1] == pytest.approx(divergence(actor, before), abs=1e-6)
+    torch.testing.assert_close(actor.prototypes, actor.encode(torch.as_tensor(result.observations)))
+    assert all(parameter.grad is None or not parameter.grad.any() for parameter in actor.parameters())
+    for kept, parameter in actor.free_parameters():  # the encoder of before is kept as well
+        with torch.no_grad():
+            parameter.copy_(kept)
+    with torch.no_grad():
+        torch.testing.assert_close(actor(obs, deterministic=True), free)
+
+
+def test_imitation_that_gains_nothing_leaves_everything_alone(actor):
+    states = torch.as_tensor(np.random.default_rng(0).uniform(-1, 1, (50, 3)).astype(np.float32))
+    place(actor, states[:4].numpy())
+    before = {name: value.clone() for name, value in actor.state_dict().items()}
+    imitate(actor, decisions(actor, states), epochs=3, learning_rate=1.0)  # the policy to imitate is its own
+    for name, value in actor.state_dict().items():
+        torch.testing.assert_close(value, before[name])
+
+
+@pytest.mark.parametrize("kind", [Blend, GaussianMixture])
+def test_imitation_measures_the_divergence_of_the_actions(kind):
+    target, other = kind(WEIGHTS, MEANS, STDS), kind(WEIGHTS.flip(1), MEANS + 0.2, 1.1 * STDS)
+    torch.manual_seed(1)
+    u = [target.sample()[0] for _ in range(20_000)]
+    brute = torch.stack([target.log_prob(x) - other.log_prob(x) for x in u]).mean().item()
+    draws = 20_000 if kind is GaussianMixture else 4
+    assert imitation(target, draws=draws)(other).item() == pytest.approx(brute, rel=0.03)
+    assert imitation(target)(target).item() == pytest.approx(0, abs=1e-12)
+
+
+def test_a_refit_that_gains_nothing_leaves_the_gaussians_alone(actor):
+    states = np.random.default_rng(0).uniform(-1, 1, (50, 3)).astype(np.float32)
+    place(actor, states[:4])
+    means, log_stds = actor.means.detach().clone(), actor.log_stds.detach().clone()
+    assert place(actor, states[:4], states) == pytest.approx((0, 0), abs=1e-6)  # nothing moves
+    torch.testing.assert_close(actor.means, means, atol=1e-3, rtol=0)
+    torch.testing.assert_close(actor.log_stds, log_stds, atol=1e-3, rtol=0)
+
+
+def test_the_latest_observations_of_a_buffer_that_went_round():
+    space = spaces.Box(-1, 1, (1,), np.float32)
+    buffer = ReplayBuffer(5, space, spaces.Box(-1, 1, (1,), np.float32), handle_timeout_termination=False)
+    for i in range(7):
+        obs = np.array([[i / 10]], np.float32)
+        buffer.add(obs, obs, obs, np.zeros(1), np.zeros(1), [{}])
+    np.testing.assert_allclose(latest_observations(buffer, 3)[:, 0], [0.4, 0.5, 0.6])
+    np.testing.assert_allclose(latest_observations(buffer, 99)[:, 0], [0.2, 0.3, 0.4, 0.5, 0.6])
 
 
 def test_prototypes_can_be_put_on_given_states_and_started_apart(actor):

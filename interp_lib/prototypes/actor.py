@@ -47,7 +47,8 @@ class ProtoActor(BasePolicy):
         prototypes (K, d): directions in latent space, normalised where they are used.
         means, log_stds (K, a): each prototype's Gaussian before the squash, independent of the state.
         prototype_observations (K, *observation): the states the prototypes were projected on.
-        free_prototypes (K, d): the prototypes as they were just before the last projection.
+        free_prototypes (K, d), free_means, free_log_stds (K, a), free_encoder_…: as they were just before the last
+            projection.
         placed: whether the prototypes have been started on states.
         observed: whether prototype_observations holds anything yet.
         projected: whether prototypes are where their last projection put them (training moves them on).
@@ -99,7 +100,8 @@ class ProtoActor(BasePolicy):
         self.log_stds = nn.Parameter(torch.zeros(n_prototypes, action_dim))
         observations = torch.zeros((n_prototypes, *observation_space.shape), dtype=_torch_dtype(observation_space))
         self.register_buffer("prototype_observations", observations)
-        self.register_buffer("free_prototypes", self.prototypes.detach().clone())
+        for name, parameter in self._projected_parameters():
+            self.register_buffer(_free(name), parameter.detach().clone())
         for flag in ("placed", "observed", "projected"):
             self.register_buffer(flag, torch.zeros((), dtype=torch.bool))
 
@@ -117,7 +119,11 @@ class ProtoActor(BasePolicy):
 
     def encode(self, obs: torch.Tensor) -> torch.Tensor:
         """Latents (B, d) of length 1 of observations (B, *observation)."""
-        return F.normalize(run_mlp(self.encoder, self.extract_features(obs, self.features_extractor)), dim=1)
+        return self.encode_features(self.extract_features(obs, self.features_extractor))
+
+    def encode_features(self, features: torch.Tensor) -> torch.Tensor:
+        """Latents (B, d) of length 1 of what the feature extractor made of observations (B, f)."""
+        return F.normalize(run_mlp(self.encoder, features), dim=1)
 
     def unit_prototypes(self) -> torch.Tensor:
         """The prototypes (K, d) as they are compared with: of length 1."""
@@ -127,10 +133,21 @@ class ProtoActor(BasePolicy):
         """Standard deviations (K, a) of the prototypes' Gaussians before the squash."""
         return self.log_stds.clamp(_LOG_STD_MIN, _LOG_STD_MAX).exp()
 
+    def _projected_parameters(self) -> list[tuple[str, nn.Parameter]]:
+        named = [(name, getattr(self, name)) for name in ("prototypes", "means", "log_stds")]
+        return named + [(f"encoder.{name}", parameter) for name, parameter in self.encoder.named_parameters()]
+
+    def free_parameters(self) -> list[tuple[torch.Tensor, nn.Parameter]]:
+        """Pairs (as it was just before the last projection, as it is) of what projection changes."""
+        return [(getattr(self, _free(name)), parameter) for name, parameter in self._projected_parameters()]
+
     def compare(self, obs: torch.Tensor) -> Comparison:
         """Compare observations (B, *observation) with the prototypes."""
-        latents = self.encode(obs)
-        distances = squared_distances(latents, self.unit_prototypes())
+        return self.compare_latents(self.encode(obs))
+
+    def compare_latents(self, latents: torch.Tensor, prototypes: torch.Tensor | None = None) -> Comparison:
+        """Compare latents (B, d) with the prototypes, or with others in their places (K, d), of length 1."""
+        distances = squared_distances(latents, self.unit_prototypes() if prototypes is None else prototypes)
         s = similarities(distances)
         return Comparison(latents, distances, s, torch.softmax(s / self.temperature, dim=1))
 
@@ -215,6 +232,10 @@ class ProtoCnnPolicy(ProtoSACPolicy):
 
     def __init__(self, *args: Any, features_extractor_class: type[BaseFeaturesExtractor] = NatureCNN, **kwargs: Any):
         super().__init__(*args, features_extractor_class=features_extractor_class, **kwargs)
+
+
+def _free(name: str) -> str:
+    return "free_" + name.replace(".", "_")  # a buffer's name has no dots
 
 
 def _torch_dtype(space: spaces.Space) -> torch.dtype:

@@ -6,6 +6,7 @@ Shapes: B states, K prototypes, a action dimensions. u is the action before the 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -97,6 +98,27 @@ def choice_gradient(costs: list[torch.Tensor], log_weights: list[torch.Tensor]) 
     n = len(cost)
     advantage = (cost - cost.mean(0)) * (n / (n - 1))
     return (advantage * log_weight).mean()
+
+
+def imitation(target: SquashedMixture, *, draws: int = 4) -> Callable[[SquashedMixture], torch.Tensor]:
+    """How to measure mean KL(target ‖ mixed), nats a state, of mixtures at the same states as ``target``.
+
+    Exact for blends, whose squash cancels. A GaussianMixture's is estimated with ``draws`` actions a state, the same
+    ones at every call; they have a seed of their own, so that the caller's random numbers stay as they are.
+    """
+    if isinstance(target, Blend):
+
+        def exact(mixed: Blend) -> torch.Tensor:
+            squares = (target.std**2 + (target.mean - mixed.mean) ** 2) / mixed.std**2
+            return (torch.log(mixed.std / target.std) + 0.5 * squares - 0.5).sum(-1).mean()
+
+        return exact
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        taken = [target.sample()[0] for _ in range(draws)]
+    own = torch.stack([target.log_prob(u) for u in taken]).mean()
+    return lambda mixed: own - torch.stack([mixed.log_prob(u) for u in taken]).mean()
 
 
 MIXTURES: dict[str, type[Blend] | type[GaussianMixture]] = {"blend": Blend, "gmm": GaussianMixture}

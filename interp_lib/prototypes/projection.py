@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 
 from .actor import ProtoActor
 from .losses import squared_distances
+from .refit import decisions, divergence, imitate, refit_gaussians
 
 
 @dataclass(frozen=True)
@@ -20,10 +22,13 @@ class Projection:
     Attributes:
         observations: (K, *observation), the state each prototype now is.
         distances: (K,) squared latent distance each prototype was moved.
+        divergence: KL(before ‖ after) of the policy, nats a decision, after the push alone and in the end, mean over
+            the visited states; NaN without them.
     """
 
     observations: np.ndarray
     distances: np.ndarray
+    divergence: tuple[float, float] = (math.nan, math.nan)
 
 
 def replay_observations(buffer: ReplayBuffer, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -32,6 +37,14 @@ def replay_observations(buffer: ReplayBuffer, count: int, rng: np.random.Generat
     total = filled * buffer.n_envs
     flat = rng.choice(total, size=min(count, total), replace=False)
     return distinct(buffer.observations[flat // buffer.n_envs, flat % buffer.n_envs])
+
+
+def latest_observations(buffer: ReplayBuffer, count: int) -> np.ndarray:
+    """The last ``count`` observations (n, *observation) that went into a replay buffer, or all if there are fewer."""
+    filled = buffer.buffer_size if buffer.full else buffer.pos
+    steps = min(filled, math.ceil(count / buffer.n_envs))
+    rows = np.arange(buffer.pos - steps, buffer.pos) % buffer.buffer_size
+    return buffer.observations[rows].reshape(-1, *buffer.obs_shape)
 
 
 def distinct(observations: np.ndarray) -> np.ndarray:
@@ -58,11 +71,14 @@ def nearest_distinct(prototypes: torch.Tensor, latents: torch.Tensor) -> np.ndar
 
 
 @torch.no_grad()
-def project(actor: ProtoActor, candidates: np.ndarray) -> Projection:
+def project(
+    actor: ProtoActor, candidates: np.ndarray, visited: np.ndarray | None = None, *, imitation_epochs: int = 0
+) -> Projection:
     """Move each prototype to the nearest encoded candidate, no two to the same one, and remember the observation.
 
     Args:
         candidates: different observations (n, *observation), n ≥ K.
+        visited, imitation_epochs: see :func:`place`.
 
     Raises:
         ValueError: fewer candidates than prototypes.
@@ -72,19 +88,37 @@ def project(actor: ProtoActor, candidates: np.ndarray) -> Projection:
     latents = encode_all(actor, candidates)
     chosen = nearest_distinct(actor.unit_prototypes(), latents)
     moved = ((latents[chosen] - actor.unit_prototypes()) ** 2).sum(1)
-    actor.free_prototypes.copy_(actor.prototypes)
-    place(actor, candidates[chosen], latents[chosen])
-    return Projection(candidates[chosen], moved.cpu().numpy())
+    for free, parameter in actor.free_parameters():
+        free.copy_(parameter)
+    divergence = place(actor, candidates[chosen], visited, imitation_epochs=imitation_epochs)
+    return Projection(candidates[chosen], moved.cpu().numpy(), divergence)
 
 
 @torch.no_grad()
-def place(actor: ProtoActor, observations: np.ndarray, latents: torch.Tensor | None = None) -> None:
-    """Put the prototypes on observations (K, *observation), e.g. random states as a control."""
-    latents = encode_all(actor, observations) if latents is None else latents
-    actor.prototypes.copy_(latents)
+def place(
+    actor: ProtoActor, observations: np.ndarray, visited: np.ndarray | None = None, *, imitation_epochs: int = 0
+) -> tuple[float, float]:
+    """Put the prototypes on observations (K, *observation), and keep the policy close to what it was (refit.py).
+
+    Args:
+        visited: states (m, *observation) of the present policy, where it is imitated; None: nothing is refitted.
+        imitation_epochs: how often the encoder too is trained on all of them; 0: only the Gaussians are refitted.
+
+    Returns:
+        KL(before ‖ after), nats a decision, after the move alone and in the end; NaN without visited states.
+    """
+    before = None if visited is None else decisions(actor, torch.as_tensor(visited))
+    actor.prototypes.copy_(encode_all(actor, observations))
     actor.prototype_observations.copy_(torch.as_tensor(observations))
     for flag in (actor.placed, actor.observed, actor.projected):
         flag.fill_(True)
+    if before is None:
+        return math.nan, math.nan
+    moved = divergence(actor, before)
+    refit_gaussians(actor, before)
+    if imitation_epochs:
+        imitate(actor, before, epochs=imitation_epochs)
+    return moved, divergence(actor, before)
 
 
 @torch.no_grad()

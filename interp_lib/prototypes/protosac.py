@@ -6,7 +6,7 @@ mixes their Gaussians (actor.py). Each update minimises
     L_actor = E[α log π(a|s) − min_j Q_j(s, a)] + Σ weight · auxiliary loss     (losses.py)
 
 and every ``projection_interval`` steps, and at the end of ``learn``, each prototype is moved onto the nearest
-state in the replay buffer (projection.py).
+state in the replay buffer (projection.py), and the policy is brought back to what it was (refit.py).
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ from ..errors import InterpError
 from . import losses
 from .actor import Comparison, ProtoActor, ProtoCnnPolicy, ProtoSACPolicy
 from .mixtures import choice_gradient
-from .projection import Projection, distinct, place, project, replay_observations, spread
+from .projection import Projection, distinct, latest_observations, place, project, replay_observations, spread
 from .run_folder import RunFolderMixin
 
+_IMITATED_STATES = 20_000  # of LunarLander about eighty episodes
 _NAN_FIX = "Lower the learning rate, or look for NaN or huge values in the environment's rewards."
 
 
@@ -143,7 +144,8 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
         usage_weight: of log K − entropy of the mean weights; pushes towards using all prototypes.
         projection_interval: environment steps between projections while training; 0: only at the end.
         final_projection: project at the end of ``learn``.
-        projection_candidates: how many replay states a projection chooses from.
+        imitation_epochs: of the final projection, in which encoder and Gaussians imitate the policy before it.
+        projection_candidates: how many replay states a projection chooses from, at most.
         The others are those of Stable-Baselines3's ``SAC``, gSDE excepted.
 
     Raises:
@@ -155,7 +157,8 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
     prototype_fields: ClassVar[tuple[str, ...]] = ("n_prototypes", "latent_dim", "temperature", "mixture")
     extra_fields: ClassVar[tuple[str, ...]] = (
         *prototype_fields, "cluster_weight", "coverage_weight", "separation_weight", "separation_margin",
-        "sharpness_weight", "usage_weight", "projection_interval", "final_projection", "projection_candidates",
+        "sharpness_weight", "usage_weight", "projection_interval", "final_projection", "imitation_epochs",
+        "projection_candidates",
     )  # fmt: skip
     actor: ProtoActor
 
@@ -177,7 +180,8 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
         usage_weight: float = 0.1,
         projection_interval: int = 5_000,
         final_projection: bool = True,
-        projection_candidates: int = 10_000,
+        imitation_epochs: int = 50,
+        projection_candidates: int = 100_000,
         _init_setup_model: bool = True,
         **kwargs: Any,
     ):
@@ -193,6 +197,7 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
         self.usage_weight = usage_weight
         self.projection_interval = projection_interval
         self.final_projection = final_projection
+        self.imitation_epochs = imitation_epochs
         self.projection_candidates = projection_candidates
         self._last_projection = 0
         super().__init__(policy, env, learning_rate, _init_setup_model=_init_setup_model, **kwargs)
@@ -225,7 +230,7 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
             self._last_projection = 0
         super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
         if self.final_projection:
-            self.project()
+            self.project(imitation_epochs=self.imitation_epochs)
         return self
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
@@ -337,32 +342,41 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
 
     # Prototypes
 
-    def project(self, observations: np.ndarray | None = None) -> Projection | None:
-        """Move each prototype onto the nearest state, no two onto the same one.
+    def project(self, observations: np.ndarray | None = None, *, imitation_epochs: int = 0) -> Projection | None:
+        """Move each prototype onto the nearest state, no two onto the same one, and keep the policy what it was.
 
         Args:
-            observations: states (n, *observation) to choose from; None: a sample of the replay buffer.
+            observations: states (n, *observation) to choose from and to imitate the policy in; None: a sample of the
+                replay buffer, and its latest states.
+            imitation_epochs: 0 refits the Gaussians; more train the encoder too (refit.py).
 
         Returns:
-            What was chosen and how far prototypes moved; None if there are fewer different states than prototypes.
+            What was chosen, how far prototypes moved and what it did to the policy; None if there are fewer different
+            states than prototypes.
         """
         if observations is None:
-            candidates = self._replay_states()
+            candidates, visited = self._replay_states(), self._latest_states()
         else:
-            candidates = distinct(np.asarray(observations))
+            visited = np.asarray(observations)
+            candidates = distinct(visited)
         self._last_projection = self.num_timesteps
         if len(candidates) < self.n_prototypes:
             return None
-        return project(self.actor, candidates)
+        return project(self.actor, candidates, visited, imitation_epochs=imitation_epochs)
 
-    def place_prototypes(self, observations: np.ndarray) -> None:
-        """Put prototype k on ``observations[k]``, keeping its Gaussian: for controls such as random states.
+    def place_prototypes(self, observations: np.ndarray, *, visited: np.ndarray | None = None) -> float:
+        """Put prototype k on ``observations[k]``: for controls such as random states (within :meth:`kept`).
 
         Args:
             observations: (K, *observation).
+            visited: states (m, *observation) on which the Gaussians are refitted to the policy as it was, as after a
+                projection; None: they stay.
+
+        Returns:
+            KL(policy before ‖ after), nats a decision, mean over ``visited``; NaN without them.
 
         Raises:
-            InterpError: not K observations.
+            InterpError: not K observations, or NaN among them.
         """
         _refuse_nan(observations)
         if np.shape(observations) != tuple(self.actor.prototype_observations.shape):
@@ -370,17 +384,24 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
             raise InterpError(
                 f"observations have shape {np.shape(observations)}; {expected} is needed, one a prototype."
             )
-        place(self.actor, np.asarray(observations))
+        return place(self.actor, np.asarray(observations), visited)[1]
 
     @contextmanager
-    def free_prototypes(self) -> Iterator[None]:
-        """Within the context the policy acts with its prototypes as they were before the last projection."""
-        projected = self.actor.prototypes.detach().clone()
-        self.actor.prototypes.data.copy_(self.actor.free_prototypes)
+    def kept(self) -> Iterator[None]:
+        """After the context the actor is as it was before, whatever was placed or projected in it."""
+        state = {name: value.clone() for name, value in self.actor.state_dict().items()}
         try:
             yield
         finally:
-            self.actor.prototypes.data.copy_(projected)
+            self.actor.load_state_dict(state)
+
+    @contextmanager
+    def free_prototypes(self) -> Iterator[None]:
+        """Within the context the policy acts as it did before the last projection: prototypes and Gaussians."""
+        with self.kept():
+            for free, parameter in self.actor.free_parameters():
+                parameter.data.copy_(free)
+            yield
 
     @torch.no_grad()
     def explain(self, observations: np.ndarray) -> Explanation:
@@ -428,7 +449,13 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
 
     def _replay_states(self) -> np.ndarray:
         """Different states (n, *observation) from the replay buffer, as the policy sees them."""
-        states = replay_observations(self.replay_buffer, self.projection_candidates, self._numpy_rng())
+        return self._as_seen(replay_observations(self.replay_buffer, self.projection_candidates, self._numpy_rng()))
+
+    def _latest_states(self) -> np.ndarray:
+        """The last states (n, *observation) of the replay buffer, those of the present policy."""
+        return self._as_seen(latest_observations(self.replay_buffer, min(_IMITATED_STATES, self.projection_candidates)))
+
+    def _as_seen(self, states: np.ndarray) -> np.ndarray:
         # The buffer keeps the environment's own observations; under VecNormalize the policy sees others.
         return states if self._vec_normalize_env is None else self._vec_normalize_env.normalize_obs(states)
 
