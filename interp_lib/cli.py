@@ -498,7 +498,13 @@ def _run_reproduce(args: argparse.Namespace) -> int:
 
 
 def _checkpoints(commands: Any) -> None:
-    parser = _command(commands, "checkpoints", "list, verify, release and import runs", "interp checkpoints list", None)
+    parser = _command(
+        commands,
+        "checkpoints",
+        "list, verify, release, import, push and pull runs",
+        "interp checkpoints list",
+        None,
+    )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=_Parser)
     show = _command(
         actions, "list", "released runs with what was measured", "interp checkpoints list --json", _run_list
@@ -528,7 +534,29 @@ def _checkpoints(commands: Any) -> None:
     convert.add_argument("--env", required=True, help="Procgen game it was trained on, which the file does not say")
     convert.add_argument("--seed", type=int, help="training seed, where known")
     convert.add_argument("--timesteps", type=int, help="steps trained, where known")
-    for sub in (show, check, release):
+    upload = _command(
+        actions,
+        "push",
+        "bring released runs to a model repository of the Hugging Face Hub, or to a shared folder",
+        "interp checkpoints push USER/NAME sppo-ninja-s2021",
+        _run_push,
+    )
+    upload.add_argument(
+        "--private", action="store_true", help="make the repository a private one; push to none that is not"
+    )
+    download = _command(
+        actions,
+        "pull",
+        "bring released runs from a model repository of the Hugging Face Hub, or from a shared folder",
+        "interp checkpoints pull USER/NAME sppo-ninja-s2021",
+        _run_pull,
+    )
+    for sub in (upload, download):
+        sub.add_argument("repo", metavar="REPO", help="USER/NAME, or a folder that exists")
+        sub.add_argument("names", metavar="RUN", nargs="*", help="runs by name (default: all)")
+        sub.add_argument("--revision", metavar="R", help="branch; to pull, also a tag or commit (default: main)")
+        sub.add_argument("--replace", action="store_true", help="also where a different run of the same name is")
+    for sub in (show, check, release, upload, download):
         sub.add_argument("--folder", type=Path, default=Path("checkpoints"), help="default: checkpoints")
 
 
@@ -566,6 +594,23 @@ def _run_import(args: argparse.Namespace) -> int:
     env = procgen_game(args.env)
     print(import_checkpoint(args.file, args.out, env=env, seed=args.seed, timesteps=args.timesteps))
     return 0
+
+
+def _run_push(args: argparse.Namespace) -> int:
+    from .hub import push
+
+    return 1 if push(args.repo, args.names, args.folder, private=args.private, **_transfer(args)) else 0
+
+
+def _run_pull(args: argparse.Namespace) -> int:
+    from .hub import pull
+
+    return 1 if pull(args.repo, args.names, args.folder, **_transfer(args)) else 0
+
+
+def _transfer(args: argparse.Namespace) -> dict[str, Any]:
+    """What push and pull have in common."""
+    return dict(revision=args.revision, replace=args.replace, say=lambda line: print(line, flush=True))
 
 
 def _doctor(commands: Any) -> None:

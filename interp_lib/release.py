@@ -29,7 +29,10 @@ from .storage import read_tensors, write_tensors
 def evaluate_and_release(run_dir: Path | str, folder: Path | str, episodes: int | None = None) -> Run:
     """Evaluate a run as its paper does, with a random policy beside it, and copy it to ``folder``.
 
-    The convolutional Procgen weights are stored in float16, which halves them; what is measured is what is stored.
+    Procgen agents also play with their most probable actions. The return of every episode is kept (returns.csv), so
+    that comparisons need no new evaluation. A released run can be measured again: ``run_dir`` may lie in ``folder``.
+
+    Weights are stored in float16, which halves them; what is measured is what is stored.
 
     Raises:
         InterpError: the run is incomplete, or ``folder`` can't be written.
@@ -47,17 +50,22 @@ def evaluate_and_release(run_dir: Path | str, folder: Path | str, episodes: int 
             if (run.path / name).exists():
                 shutil.copyfile(run.path / name, snapshot / name)
         run = read_run(snapshot)
-        if run.algorithm in SEMANTIC_ALGORITHMS:
-            halve_weights(snapshot / "policy.safetensors")
+        halve_weights(snapshot / "policy.safetensors")
         episodes = default_episodes(run) if episodes is None else episodes
-        results = {side: result_entry(returns, how) for side, (returns, how) in evaluate_run(run, episodes).items()}
+        measured = evaluate_run(run, episodes)
+        if run.algorithm in SEMANTIC_ALGORITHMS:
+            fixed = evaluate_run(run, episodes, deterministic=True)
+            measured |= {f"{side}_deterministic": result for side, result in fixed.items()}
         prototypes = None
         if run.algorithm == "protosac":
             before, prototypes = measure_prototypes(run, episodes)
             if before is not None:
-                results["before_projection"] = result_entry(before, "mean")
-        results["random"] = result_entry(random_returns(run, episodes), "uniform")
-        return release_run(snapshot, folder, results, prototypes)
+                measured["before_projection"] = (before, "mean")
+        measured["random"] = (random_returns(run, episodes), "uniform")
+        results = {side: result_entry(returns, how) for side, (returns, how) in measured.items()}
+        return release_run(
+            snapshot, folder, results, prototypes, {side: returns.returns for side, (returns, _) in measured.items()}
+        )
 
 
 def measure_prototypes(run: Run, episodes: int) -> tuple[Returns | None, dict[str, Any]]:
@@ -100,9 +108,10 @@ def random_returns(run: Run, episodes: int) -> Any:
 
 
 def halve_weights(path: Path) -> None:
-    """Store float32 weights as float16, in place."""
+    """Store float32 weights as float16, in place; the states that prototypes were projected on stay what they were."""
     tensors = read_tensors(path)
-    write_tensors(path, {n: w.half() if w.dtype == torch.float32 else w for n, w in tensors.items()})
+    exact = {name for name, w in tensors.items() if w.dtype != torch.float32 or name.endswith("observations")}
+    write_tensors(path, {name: w if name in exact else w.half() for name, w in tensors.items()})
 
 
 def list_runs(folder: Path | str) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@
   policy.safetensors   weights only
   progress.csv         learning curve
   card.md              for people, made from config.json
+  returns.csv          the return of every episode behind the results; older releases lack it
   descriptions.yml     what people see in each cluster (.descriptions); there once somebody has written it
 """
 
@@ -15,9 +16,13 @@ import importlib
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from .errors import InterpError
 from .progress import read_progress
@@ -33,7 +38,9 @@ ALGORITHMS: dict[str, tuple[str, str]] = {
 SEMANTIC_ALGORITHMS = ("ppo", "sppo")
 PAPER_TIMESTEPS = 25_000_000
 RELEASED_FILES = ("policy.safetensors", "progress.csv")
+RETURNS = "returns.csv"
 NOTES = ("descriptions.yml",)  # written by people at any time: a release takes them along, without a checksum
+SHIPPED_FILES = ("config.json", *RELEASED_FILES, RETURNS, "card.md", *NOTES)  # all that a released run consists of
 
 
 @dataclass(frozen=True)
@@ -70,8 +77,18 @@ class Run:
 
     @property
     def results(self) -> dict[str, Any]:
-        """What the release measured: mean, low, high, episodes by side (``train``, ``unseen`` or ``eval``)."""
+        """What the release measured: mean, low, high, episodes by side (a key of ``SIDE_TITLES``)."""
         return self.config.get("results", {})
+
+    @property
+    def mode(self) -> str | None:
+        """Procgen's distribution mode, ``easy`` or ``hard``; None for a continuous task."""
+        return self.config.get("hyperparameters", {}).get("distribution_mode")
+
+    @property
+    def num_levels(self) -> int:
+        """Number of Procgen levels it was trained on; 0 means all of them."""
+        return self.config.get("hyperparameters", {}).get("num_levels", 0)
 
 
 def read_run(run_dir: Path | str) -> Run:
@@ -87,7 +104,7 @@ def read_run(run_dir: Path | str) -> Run:
     missing = {"algorithm", "env", "seed", "timesteps"} - set(config if isinstance(config, dict) else ())
     if missing:
         raise InterpError(f"{run_dir / 'config.json'} lacks {', '.join(sorted(missing))}: not a run of this project.")
-    if config["algorithm"] not in ALGORITHMS:
+    if config["algorithm"] not in tuple(ALGORITHMS):  # compared, not hashed: a damaged config may hold a list
         raise InterpError(f"{run_dir} is of the unknown algorithm '{config['algorithm']}'.")
     return Run(run_dir, config)
 
@@ -113,12 +130,14 @@ def load_agent(run_dir: Path | str, *, device: str = "auto") -> Any:
 
 def find_runs(folder: Path | str = "checkpoints", *, algorithm: str | None = None, env: str | None = None) -> list[Run]:
     """All runs in ``folder``, by name; optionally of one algorithm or environment."""
-    runs = [read_run(path.parent) for path in sorted(Path(folder).glob("*/config.json"))]
+    # A dot: what put_in_place or release_run was working on when it was killed.
+    found = (path.parent for path in sorted(Path(folder).glob("*/config.json")))
+    runs = [read_run(path) for path in found if not path.name.startswith(".")]
     return [run for run in runs if algorithm in (None, run.algorithm) and env in (None, run.env)]
 
 
-def find_run(folder: Path | str, algorithm: str, env: str) -> Run:
-    """The run of ``algorithm`` on ``env`` that was trained longest.
+def find_run(folder: Path | str, algorithm: str, env: str, *, seed: int | None = None) -> Run:
+    """The run of ``algorithm`` on ``env`` that was trained longest; of equally long ones, that of ``seed``.
 
     Raises:
         InterpError: there is none; the message names the environments that have one.
@@ -130,7 +149,7 @@ def find_run(folder: Path | str, algorithm: str, env: str) -> Run:
         raise InterpError(
             f"{folder} has no {algorithm} run on {env} (there: {there}). Train one: interp train {algorithm} {env}"
         )
-    return max(of_env, key=lambda run: run.timesteps)
+    return max(of_env, key=lambda run: (run.timesteps, run.seed == seed))
 
 
 def release_run(
@@ -138,12 +157,13 @@ def release_run(
     folder: Path | str,
     results: dict[str, dict[str, Any]],
     prototypes: dict[str, Any] | None = None,
+    returns: Mapping[str, np.ndarray] | None = None,
 ) -> Run:
     """Copy a run into ``folder`` as a released run, with measured ``results``, checksums and card.
 
     The results must have been measured on this very ``policy.safetensors``, and so must ``prototypes``, what there is
-    to say about those of ProtoSAC (release.measure_prototypes). A released run of the same name is replaced only once
-    the new one is complete.
+    to say about those of ProtoSAC (release.measure_prototypes), and ``returns``, by side the return of every episode
+    (N,). A released run of the same name is replaced only once the new one is complete.
 
     Raises:
         InterpError: the run is incomplete, or ``folder`` can't be written.
@@ -151,7 +171,7 @@ def release_run(
     run = read_run(run_dir)
     read_progress(run.path)
     target = Path(folder) / run.name
-    fresh = target.with_name(f".{target.name}.new")
+    fresh = workplace(target)
     try:
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
@@ -160,13 +180,17 @@ def release_run(
         for name in NOTES:
             if (run.path / name).exists():
                 shutil.copyfile(run.path / name, fresh / name)
-        config = {**run.config, "results": results, "files": {n: sha256(fresh / n) for n in RELEASED_FILES}}
+        released = list(RELEASED_FILES)
+        if returns:
+            columns = {side: pd.Series(np.asarray(values, np.float64)) for side, values in returns.items()}
+            write_text(fresh / RETURNS, pd.DataFrame(columns).to_csv(index=False, float_format="%.6g"))
+            released.append(RETURNS)
+        config = {**run.config, "results": results, "files": {n: sha256(fresh / n) for n in released}}
         if prototypes is not None:
             config["prototypes"] = prototypes
         write_json(fresh / "config.json", config)
         write_text(fresh / "card.md", render_card(config))
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(fresh, target)
+        put_in_place(fresh, target)
     except OSError as error:
         raise InterpError(f"cannot release {run.name} to {folder}: {error.strerror or error}.") from error
     finally:
@@ -174,17 +198,70 @@ def release_run(
     return Run(target, config)
 
 
+def workplace(target: Path) -> Path:
+    """Where a run folder is made ready beside its place: the same path each time, so a killed attempt is cleared."""
+    return target.with_name(f".{target.name}.new")
+
+
+def put_in_place(fresh: Path, target: Path) -> None:
+    """Move the complete run folder ``fresh`` to ``target``, in place of the run that may be there.
+
+    That one is moved aside first and deleted last, so ``target`` never holds half a run, whatever happens in between.
+
+    Raises:
+        OSError: the move failed; what was at ``target`` is there again.
+    """
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        os.replace(target, old)
+    try:
+        os.replace(fresh, target)
+    except OSError:
+        if old.exists():
+            os.replace(old, target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def released_returns(run: Run) -> dict[str, np.ndarray]:
+    """The return of every episode that the release of ``run`` measured, by side: float64 (N,).
+
+    Empty for a run that was released before returns were kept, and for one that is still trained: a ``returns.csv``
+    that the config doesn't vouch for may be of other weights.
+
+    Raises:
+        InterpError: the file is missing, altered or damaged.
+    """
+    expected = run.config.get("files", {}).get(RETURNS)
+    if expected is None:
+        return {}
+    path = run.path / RETURNS
+    try:
+        if sha256(path) != expected:
+            raise InterpError(f"{path} was altered or damaged (checksum differs). Restore it or release the run again.")
+        frame = pd.read_csv(path)
+    except OSError as error:
+        raise InterpError(f"cannot read {path}: {error.strerror or error}. Restore it.") from error
+    return {side: frame[side].dropna().to_numpy(np.float64) for side in frame.columns}
+
+
 def verify_run(run: Run) -> list[str]:
     """Problems of a released run: files missing or altered since the release; empty when it is intact."""
+    checksums = run.config.get("files")
+    if not isinstance(checksums, dict):
+        return [f"{run.path} was never released: no checksums"]
     problems = []
-    for name, expected in run.config.get("files", {}).items():
+    # And no other name a config.json may bring along: it can come from anywhere. Early releases kept no returns.
+    kept_returns = RETURNS in checksums or (run.path / RETURNS).exists()
+    for name in (*RELEASED_FILES, *([RETURNS] if kept_returns else [])):
         path = run.path / name
-        if not path.exists():
+        if name not in checksums:
+            problems.append(f"{run.path / 'config.json'} has no checksum of {name}")
+        elif not path.exists():
             problems.append(f"{path} is missing")
-        elif sha256(path) != expected:
+        elif sha256(path) != checksums[name]:
             problems.append(f"{path} was altered or damaged (checksum differs)")
-    if "files" not in run.config:
-        problems.append(f"{run.path} was never released: no checksums")
     return problems
 
 
@@ -197,6 +274,8 @@ def sha256(path: Path) -> str:
 SIDE_TITLES = {
     "train": "training levels",
     "unseen": "unseen levels",
+    "train_deterministic": "training levels",
+    "unseen_deterministic": "unseen levels",
     "eval": "evaluation episodes",
     "random": "random policy",
     "before_projection": "before the last projection",

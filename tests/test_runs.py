@@ -9,7 +9,7 @@ import torch
 from interp_lib import InterpError, load_agent
 from interp_lib.progress import ProgressLog, read_progress
 from interp_lib.release import evaluate_and_release, list_runs, render_list
-from interp_lib.runs import find_run, find_runs, read_run, render_card, verify_run
+from interp_lib.runs import Run, find_run, find_runs, read_run, released_returns, render_card, verify_run
 from interp_lib.storage import atomic_write, read_json, read_tensors, write_tensors
 
 
@@ -28,15 +28,46 @@ def released(tiny_sppo, tmp_path_factory):
 def test_a_released_run_holds_what_was_measured_on_it(released, tiny_sppo):
     run = read_run(released / "sppo-fruitbot-s0")
     assert sorted(p.name for p in run.path.iterdir()) == [
-        "card.md", "config.json", "policy.safetensors", "progress.csv",
+        "card.md", "config.json", "policy.safetensors", "progress.csv", "returns.csv",
     ]  # fmt: skip
-    assert {side: r["episodes"] for side, r in run.results.items()} == {"train": 4, "unseen": 4, "random": 4}
+    sides = ("train", "unseen", "train_deterministic", "unseen_deterministic", "random")
+    assert {side: r["episodes"] for side, r in run.results.items()} == dict.fromkeys(sides, 4)
+    assert {r["actions"] for r in run.results.values()} == {"sampled", "most probable", "uniform"}
     assert verify_run(run) == []
     assert all(w.dtype == torch.float16 for w in read_tensors(run.path / "policy.safetensors").values())
     card = (run.path / "card.md").read_text()
     assert "384 environment steps" in card and "0.0% of its budget" in card
     # The run it came from keeps its float32 weights: it may still be training.
     assert all(w.dtype == torch.float32 for w in read_tensors(tiny_sppo / "policy.safetensors").values())
+
+
+def test_the_return_of_every_episode_is_kept(released, tmp_path):
+    run = read_run(released / "sppo-fruitbot-s0")
+    returns = released_returns(run)
+    assert returns.keys() == run.results.keys()
+    for side, values in returns.items():
+        assert len(values) == 4 and values.mean() == pytest.approx(run.results[side]["mean"], abs=1e-3)
+    # Runs released before returns were kept have none; a file that the config doesn't name is not believed.
+    old = {**run.config, "files": {n: h for n, h in run.config["files"].items() if n != "returns.csv"}}
+    assert released_returns(Run(run.path, old)) == {}
+    assert [problem.rpartition(" ")[2] for problem in verify_run(Run(run.path, old))] == ["returns.csv"]
+    copy = shutil.copytree(run.path, tmp_path / run.name)
+    early = shutil.copytree(run.path, tmp_path / "early", ignore=shutil.ignore_patterns("returns.csv"))
+    assert verify_run(Run(early, old)) == []
+    with (copy / "returns.csv").open("a") as file:
+        file.write("1,1,1,1,1\n")
+    with pytest.raises(InterpError, match=r"returns\.csv was altered"):
+        released_returns(read_run(copy))
+    (copy / "returns.csv").unlink()
+    with pytest.raises(InterpError, match=r"cannot read .*returns\.csv"):
+        released_returns(read_run(copy))
+
+
+def test_a_released_run_can_be_measured_again(released, tmp_path):
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(released / "sppo-fruitbot-s0", folder / "sppo-fruitbot-s0")
+    again = evaluate_and_release(folder / "sppo-fruitbot-s0", folder, episodes=4)
+    assert again.config == read_run(released / "sppo-fruitbot-s0").config and verify_run(again) == []
 
 
 def test_the_card_says_when_a_run_is_no_better_than_random(released):
@@ -63,9 +94,12 @@ def test_an_altered_release_is_noticed(released, tmp_path):
     copy = shutil.copytree(released / "sppo-fruitbot-s0", tmp_path / "sppo-fruitbot-s0")
     with (copy / "progress.csv").open("a") as file:
         file.write("1,2\n")
+    with (copy / "returns.csv").open("a") as file:
+        file.write("1,1,1,1,1\n")
     (copy / "policy.safetensors").unlink()
     problems = verify_run(read_run(copy))
-    assert len(problems) == 2 and "missing" in problems[0] and "altered" in problems[1]
+    assert len(problems) == 3 and "missing" in problems[0] and "altered" in problems[1]
+    assert "returns.csv was altered" in problems[2]
 
 
 def test_the_longest_run_is_found(released, tmp_path):

@@ -49,6 +49,16 @@ def best_score(game: str, mode: str) -> float:
     return float(SCORE_RANGES[mode][game][1])
 
 
+def normalised(returns: Any, game: str, mode: str = "easy") -> Any:
+    """Returns on the scale of the Procgen benchmark: (R − R_min) / (R_max − R_min), 0 blind, 1 the best possible.
+
+    Args:
+        returns: a number, an array or a DataFrame; what comes back is of the same kind.
+    """
+    low, high = SCORE_RANGES[mode][game]
+    return (returns - low) / (high - low)
+
+
 @dataclass
 class Step:
     """What one step of ``n`` environments returns.
