@@ -95,9 +95,10 @@ class Workbench:
         use_style()
 
     def run(self, algorithm: str, env: str, *, seed: int = 0) -> Run:
-        """The run to show: the released one that was trained longest, or a fresh one, trained now if need be."""
+        """The run to show: the released one that was trained longest (of equals, that of ``seed``), or a fresh one,
+        trained now if need be."""
         if self.source == "pretrained":
-            return find_run(self.checkpoints, algorithm, env)
+            return find_run(self.checkpoints, algorithm, env, seed=seed)
         path = self.runs / f"{algorithm}-{env}-s{seed}"
         steps = self._fresh_steps(algorithm)
         if not (path / "config.json").exists() or read_run(path).timesteps < steps:

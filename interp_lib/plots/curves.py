@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ..envs.procgen import SCORE_RANGES
 from ..style import METHOD_COLORS
 
 if TYPE_CHECKING:
@@ -51,12 +50,6 @@ def draw_seeds(
         spread = curves.std(axis=1, ddof=1)
         ax.fill_between(curves.index, mean - spread, mean + spread, color=color, alpha=0.22, lw=0)
     ax.plot(curves.index, mean, color=color, linewidth=linewidth, label=label)
-
-
-def normalised(returns: np.ndarray | pd.DataFrame, game: str, mode: str = "easy") -> np.ndarray | pd.DataFrame:
-    """Returns on the scale of the Procgen benchmark: (R − R_min) / (R_max − R_min), 0 blind, 1 the best possible."""
-    low, high = SCORE_RANGES[mode][game]
-    return (returns - low) / (high - low)
 
 
 def draw_published(ax: Axes, published: pd.DataFrame, label: str, *, last_step: float) -> None:

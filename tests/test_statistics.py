@@ -1,0 +1,129 @@
+"""Statistics over tasks against numbers worked out by hand, and what their intervals are about."""
+
+import numpy as np
+import pytest
+
+from interp_lib import InterpError
+from interp_lib.envs.names import PROCGEN_GAMES
+from interp_lib.envs.procgen import SCORE_RANGES, normalised
+from interp_lib.statistics import (
+    Scores,
+    _rliable,
+    between,
+    interquartile_mean,
+    mean_difference,
+    mean_score,
+    performance_profile,
+    probability_of_improvement,
+)
+
+
+def constant(*means):
+    """One run a task, whose episodes all return its mean."""
+    return Scores.of({f"task{i}": [np.full(4, mean)] for i, mean in enumerate(means)})
+
+
+def noisy(means, runs=1, episodes=40, spread=1.0, seed=0):
+    rng = np.random.default_rng(seed)
+    return Scores.of({f"task{i}": list(rng.normal(m, spread, (runs, episodes))) for i, m in enumerate(means)})
+
+
+def test_interquartile_mean_by_hand():
+    # 0 and 100 are the outer quarters; (1 + 4) / 2 is left. The mean is 26.25.
+    assert interquartile_mean(constant(0, 1, 4, 100), resamples=20) == (2.5, 2.5, 2.5)
+    assert mean_score(constant(0, 1, 4, 100), resamples=20).mean == 26.25
+    # Of eight runs two fall off at each end: 2, 3, 4, 5 are left.
+    two = Scores.of(
+        {f"task{i}": [np.full(3, a), np.full(3, b)] for i, (a, b) in enumerate([(0, 7), (1, 6), (2, 5), (3, 4)])}
+    )
+    assert interquartile_mean(two, resamples=20).mean == 3.5
+
+
+def test_tasks_weigh_alike_however_many_runs_they_have():
+    scores = Scores.of({"a": [np.full(5, 0.0)], "b": [np.full(5, 1.0), np.full(5, 1.0), np.full(5, 4.0)]})
+    assert scores.runs == {"a": 1, "b": 3}
+    assert scores.balanced().tolist() == [[0, 1], [0, 2], [0, 3]]
+    assert mean_score(scores, resamples=20).mean == 1.0  # (0 + 2) / 2, not 6 / 4
+    profile = performance_profile(scores, np.array([-1, 0.5, 2]), resamples=20)
+    assert profile[0] == pytest.approx([1, 1 / 2, 1 / 6])
+
+
+def test_the_interval_is_about_what_was_measured():
+    # Two of a task's three runs are 10 apart: resampling episodes can't see it, resampling runs does.
+    apart = Scores.of({"a": [np.array([m - 0.1, m + 0.1] * 10) for m in (0, 10, 10)]})
+    assert apart.unit == "runs" and noisy([0, 1], runs=2).unit == "episodes"
+    runs, episodes = interquartile_mean(apart), interquartile_mean(apart, unit="episodes")
+    assert episodes.high - episodes.low < 0.2 < 5 < runs.high - runs.low
+    # One task with three runs doesn't make up for another's single one.
+    assert Scores.of({"a": [np.zeros(5)] * 3, "b": [np.zeros(5)]}).unit == "episodes"
+
+
+def test_the_interval_of_episodes_covers_the_mean_as_often_as_it_says():
+    inside = 0
+    for seed in range(60):
+        interval = mean_score(noisy([0, 1, 2, 3], seed=seed), resamples=200)
+        inside += interval.low <= 1.5 <= interval.high
+    assert 51 <= inside <= 60  # 57 expected
+
+
+def test_strata_are_resampled_within_themselves():
+    # Tasks far apart, hardly any spread within them: mixing tasks would make the interval a hundred times as wide.
+    interval = interquartile_mean(noisy([0, 100, 200, 300], spread=0.1))
+    assert interval.high - interval.low < 0.2
+
+
+def test_probability_of_improvement():
+    same = noisy([0, 5])
+    overall, tasks = probability_of_improvement(same, same, resamples=50)
+    assert overall.mean == 0.5 and {i.mean for i in tasks.values()} == {0.5}
+    # By hand: of 4 × 4 pairs on the first task (2, 2, 0, 0 against 1) 8 are won; the second is all ties.
+    ours = Scores.of({"a": [np.array([2.0, 2, 0, 0])], "b": [np.ones(4)]})
+    theirs = Scores.of({"a": [np.ones(4)], "b": [np.ones(4)]})
+    overall, tasks = probability_of_improvement(ours, theirs, resamples=50)
+    assert (overall.mean, tasks["a"].mean, tasks["b"]) == (0.5, 0.5, (0.5, 0.5, 0.5))
+    better, _ = probability_of_improvement(noisy([3, 8]), noisy([0, 5], seed=1), resamples=50)
+    assert 0.5 < better.low < better.mean <= better.high <= 1
+    worse, _ = probability_of_improvement(noisy([0, 5], seed=1), noisy([3, 8]), resamples=50)
+    assert worse.mean == pytest.approx(1 - better.mean)
+    # Where runs are resampled, they are what is compared: all three beat all three.
+    overall, _ = probability_of_improvement(noisy([9], runs=3), noisy([0], runs=3), resamples=50)
+    assert overall == (1, 1, 1)
+    with pytest.raises(InterpError, match="same tasks"):
+        probability_of_improvement(noisy([0, 5]), noisy([0]))
+
+
+def test_it_is_rliables_own_number_and_repeatable():
+    _, metrics = _rliable()
+    ours, theirs = noisy([0, 5, 2]), noisy([0.5, 4, 2], seed=1)
+    overall, _ = probability_of_improvement(ours, theirs, resamples=50)
+    assert overall.mean == pytest.approx(metrics.probability_of_improvement(ours.episodes, theirs.episodes))
+    state = np.random.get_state()[1].copy()
+    assert interquartile_mean(ours) == interquartile_mean(ours)
+    np.testing.assert_array_equal(np.random.get_state()[1], state)
+
+
+def test_runs_enter_with_equally_many_episodes():
+    assert Scores.of({"a": [np.arange(9.0)], "b": [np.arange(5.0)]}).episodes.shape == (5, 2)
+    for none in ({}, {"a": []}, {"a": [np.ones(1)]}):
+        with pytest.raises(InterpError, match="at least two episodes"):
+            Scores.of(none)
+
+
+def test_differences_and_scales():
+    gap = mean_difference(np.array([3.0, 5.0]), np.array([1.0, 1.0, 1.0]))
+    assert gap == (3.0, 2.0, 4.0)
+    assert between(np.array([-10.0, 0, 10]), -10, 10).tolist() == [0, 0.5, 1]
+    with pytest.raises(InterpError, match="no scale"):
+        between(np.zeros(2), 1.0, 1.0)
+
+
+def test_the_ranges_published_with_procgen():
+    # Cobbe et al. 2020, appendix C, spot checks in both modes.
+    assert SCORE_RANGES["easy"]["starpilot"] == (2.5, 64) and SCORE_RANGES["hard"]["starpilot"] == (1.5, 35)
+    assert SCORE_RANGES["easy"]["fruitbot"] == (-1.5, 32.4) and SCORE_RANGES["hard"]["fruitbot"] == (-0.5, 27.2)
+    assert SCORE_RANGES["easy"]["climber"] == (2, 12.6) and SCORE_RANGES["hard"]["caveflyer"] == (2, 13.4)
+    assert SCORE_RANGES["easy"]["ninja"] == (3.5, 10) and SCORE_RANGES["hard"]["ninja"] == (2, 10)
+    for ranges in SCORE_RANGES.values():
+        assert sorted(ranges) == sorted(PROCGEN_GAMES)
+    assert normalised(np.array([3.0, 10.0]), "jumper").tolist() == [0, 1]
+    assert normalised(np.array([1.0, 5.5]), "jumper", "hard").tolist() == [0, 0.5]
