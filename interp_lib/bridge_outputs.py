@@ -10,8 +10,8 @@ from .clusters import action_shares
 from .embedding import StateSet
 from .explain import PrototypeStudy
 from .outputs import Outputs
-from .plots.bridge import LEAST_SHARE, plot_leader_graph, plot_medoids
-from .plots.transitions import LEAST_PROBABILITY, LEAST_VISITS
+from .plots.bridge import LEAST_NEXT, LEAST_SHARE, plot_leader_graph, plot_medoids
+from .plots.transitions import LEAST_VISITS
 
 
 def save_leader_graph(study: PrototypeStudy, outputs: Outputs, runs: Sequence[Path], *, seed: int = 0) -> None:
@@ -27,7 +27,7 @@ def save_leader_graph(study: PrototypeStudy, outputs: Outputs, runs: Sequence[Pa
         f"Left: t-SNE of {len(graph.leading):,} latent states of the {study.info.gym_id} agent with its prototypes, "
         f"coloured by leading prototype. Right: prototypes that lead in at least {LEAST_SHARE:.0%} of "
         f"n = {len(study.usage.per_decision):,} decisions in {len(study.traces)} episodes, with that share and the "
-        f"mean steps they lead at a stretch; arrows: who leads next, from {LEAST_PROBABILITY:.0%} on, of prototypes "
+        f"mean steps they lead at a stretch; arrows: who leads next, from {LEAST_NEXT:.0%} on, of prototypes "
         f"left at least {LEAST_VISITS} times. {study.pictures.note}",
         runs,
     )

@@ -10,13 +10,13 @@ import pandas as pd
 
 from .clusters import action_shares, cluster_table, mean_images, representative_rows
 from .embedding import END, StateSet, sample_rows, tsne
-from .envs.procgen import SCORE_RANGES, ProcgenVec
+from .envs.procgen import SCORE_RANGES, ProcgenVec, normalised
 from .errors import InterpError
 from .evaluation import procgen_levels
 from .evidence import code_separation
 from .outputs import Outputs
 from .plots.clusters import cluster_gallery, draw_actions, draw_space
-from .plots.curves import draw_seeds, label_axes, normalised
+from .plots.curves import draw_seeds, label_axes
 from .plots.transitions import LEAST_PROBABILITY, LEAST_VISITS, draw_transitions
 from .progress import read_progress
 from .published import published_seeds

@@ -1,9 +1,10 @@
 """Are ProtoSAC's explanations true? What happens to the return and the actions when they are taken at their word.
 
 The explanation of a decision names a few prototypes. If it is true, those few must be enough (:func:`top_k_returns`),
-taking one away must matter where it leads (:func:`ablation_returns`), states of one prototype must be treated alike
-(:func:`purity`), and training again must find similar ones (:func:`stability`). Each measure stands beside a control
-that has the same form without the meaning: random prototypes, k-means clusters, random states.
+taking one away must matter where it leads (:func:`ablation_returns`), other states in the place of the prototypes must
+serve worse (:func:`placement_returns`), states of one prototype must be treated alike (:func:`purity`), and training
+again must find similar ones (:func:`stability`). Each measure stands beside a control that has the same form without
+the meaning: random prototypes, k-means clusters, random states.
 
 Shapes as in explain.py. Intervals are 95% percentile bootstraps over episodes (stability: over prototypes).
 """
@@ -20,6 +21,7 @@ import torch
 from .errors import InterpError
 from .evaluation import Interval, bootstrap_mean, evaluate_continuous
 from .explain import EpisodeTrace, state_values
+from .prototypes.projection import distinct, nearest_distinct
 
 if TYPE_CHECKING:
     from .prototypes import ProtoSAC
@@ -104,8 +106,7 @@ def top_k_returns(
     policies["random actions"] = None
     rows = []
     for name, policy in policies.items():
-        interval = bootstrap_mean(evaluate_continuous(policy, task, episodes, seed=seed).returns)
-        rows.append({"prototypes": name, **interval._asdict(), "episodes": episodes})
+        rows.append({"prototypes": name, **_returns_row(policy, task, episodes, seed)})
     return pd.DataFrame(rows).set_index("prototypes")
 
 
@@ -127,6 +128,41 @@ def ablation_returns(
         loss = bootstrap_mean(whole - ablated)
         rows.append({"prototype": k, "loss": loss.mean, "low": loss.low, "high": loss.high, "episodes": episodes})
     return pd.DataFrame(rows).set_index("prototype")
+
+
+def placement_returns(agent: ProtoSAC, traces: Sequence[EpisodeTrace], episodes: int, *, seed: int = 0) -> pd.DataFrame:
+    """Return when the prototypes stand elsewhere: does it matter which states they are?
+
+    As many other visited states take the prototypes' places, drawn at random or nearest to the centres of k-means on
+    latents, and the Gaussians are refitted to the agent's own policy exactly as after a projection. A visited state
+    may be drawn close to a prototype; nothing is trained.
+
+    Args:
+        traces: evaluation episodes, where the states come from.
+        episodes: for each return, seeds ``seed``, ``seed + 1``, …
+
+    Returns:
+        a row a placement: ``mean``, ``low``, ``high``, ``episodes``, and ``divergence``, KL(agent ‖ placed) in nats a
+        decision after the refit, on the states of ``traces``.
+
+    Raises:
+        InterpError: no episodes, or fewer different states than prototypes.
+    """
+    task, count, rng = traces[0].task, agent.n_prototypes, np.random.default_rng(seed)
+    visited = np.concatenate([trace.observations for trace in traces])
+    states = distinct(visited)
+    if len(states) < count:
+        raise InterpError(f"{len(states)} different states can't replace {count} prototypes. Record more episodes.")
+    placements = {
+        "states nearest to k-means centres": _central_states(agent, states, count, seed),
+        "random states": states[rng.choice(len(states), count, replace=False)],
+    }
+    rows = [{"prototypes are": "the agent's own", **_returns_row(agent, task, episodes, seed), "divergence": 0.0}]
+    for name, chosen in placements.items():
+        with agent.kept():
+            divergence = agent.place_prototypes(chosen, visited=visited)
+            rows.append({"prototypes are": name, **_returns_row(agent, task, episodes, seed), "divergence": divergence})
+    return pd.DataFrame(rows).set_index("prototypes are")
 
 
 def purity(agent: ProtoSAC, traces: Sequence[EpisodeTrace], *, seed: int = 0, resamples: int = 200) -> pd.DataFrame:
@@ -226,6 +262,20 @@ def stability(agents: Sequence[ProtoSAC], traces: Sequence[Sequence[EpisodeTrace
         for name, values in found.items()
     ]
     return pd.DataFrame(rows).set_index("compared with")
+
+
+def _returns_row(policy: Any, task: str, episodes: int, seed: int) -> dict[str, float]:
+    interval = bootstrap_mean(evaluate_continuous(policy, task, episodes, seed=seed).returns)
+    return {**interval._asdict(), "episodes": episodes}
+
+
+def _central_states(agent: ProtoSAC, states: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """For each k-means centre of the latents the state nearest to it, no state twice: (count, *observation)."""
+    from sklearn.cluster import KMeans
+
+    latents = agent.encode(states)
+    centres = KMeans(count, n_init=3, random_state=seed).fit(latents).cluster_centers_
+    return states[nearest_distinct(torch.as_tensor(centres), torch.as_tensor(latents))]
 
 
 def _nearest(points: np.ndarray, targets: np.ndarray) -> np.ndarray:

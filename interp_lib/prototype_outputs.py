@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from .bridge_outputs import save_leader_graph
+from .errors import InterpError
 from .explain import (
     EpisodeTrace,
     PrototypeStudy,
@@ -23,10 +25,11 @@ from .explain import (
     picture_states,
     playback_fps,
     prototype_table,
+    record_episodes,
     state_map,
     with_frames,
 )
-from .faithfulness import ablation_returns, purity, top_k_returns
+from .faithfulness import ablation_returns, placement_returns, purity, stability, top_k_returns
 from .outputs import Outputs
 from .plots.faithfulness import plot_faithfulness
 from .plots.prototypes import (
@@ -38,7 +41,7 @@ from .plots.prototypes import (
     plot_usage,
     prototype_colors,
 )
-from .runs import Run
+from .runs import Run, load_agent
 from .state_frames import state_caption
 from .style import METHOD_COLORS
 
@@ -205,35 +208,39 @@ def save_prototype_table(study: PrototypeStudy, outputs: Outputs, runs: Runs) ->
 
 def save_faithfulness(
     study: PrototypeStudy, outputs: Outputs, runs: Runs, *, ablate: int = 8
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Save what happens when explanations are taken at their word: three tables and their picture.
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Save what happens when explanations are taken at their word: four tables and their picture.
 
     Args:
         ablate: how many prototypes are taken away, one at a time, largest mean weight first.
 
     Returns:
-        returns with few prototypes, loss without each, purity (see faithfulness).
+        returns with few prototypes, loss without each, returns with other states as prototypes, purity (see
+        faithfulness).
     """
     agent, task, episodes = study.agent, study.info.name, len(study.traces)
     ks = [k for k in (1, 2, 3) if k <= agent.n_prototypes]
     seed = study.traces[0].seed
     top = top_k_returns(agent, task, episodes, ks=ks, seed=seed)
     ablation = ablation_returns(agent, task, episodes, prototypes=list(study.usage.order[:ablate]), seed=seed)
+    placed = placement_returns(agent, study.traces, episodes, seed=seed)
     pure = purity(agent, study.traces)
     outputs.figure(
-        plot_faithfulness(top, ablation, pure, prototype_colors(study.usage), METHOD_COLORS["protosac"]),
+        plot_faithfulness(top, ablation, placed, pure, prototype_colors(study.usage), METHOD_COLORS["protosac"]),
         "faithfulness",
-        f"Explanations of the {study.info.gym_id} agent taken at their word; grey: controls. Left: only the k "
-        "prototypes with the largest weights of each decision act, or k drawn at random for each decision. Middle: "
-        f"return lost when one prototype is taken away, for the {len(ablation)} with the largest mean weights. Right: "
-        "share of the "
-        f"variance of actions and critic values that a grouping of the states explains ({_episodes(study)}), with as "
+        f"Explanations of the {study.info.gym_id} agent taken at their word; grey: controls. Enough: only the k "
+        "prototypes with the largest weights of each decision act, or k drawn at random for each decision. Needed: "
+        f"return lost when one prototype is taken away, for the {len(ablation)} with the largest mean weights. These "
+        "states: as many other visited states in the prototypes' places, their Gaussians refitted to the same policy. "
+        "Pure: share of the variance of actions and critic values that a grouping of the states explains "
+        f"({_episodes(study)}), with as "
         "many groups as prototypes. 95% bootstrap intervals over episodes, the same seeds for all.",
         runs,
     )
     for table, name, caption in (
         (top, "faithfulness_top_k", "Return when only some prototypes of each decision act."),
         (ablation, "faithfulness_ablation", "Return lost without one prototype, paired by episode."),
+        (placed, "faithfulness_placement", "Return with other states as prototypes, their Gaussians refitted."),
         (
             pure,
             "faithfulness_purity",
@@ -241,15 +248,48 @@ def save_faithfulness(
         ),
     ):
         outputs.table(table, name, f"{caption} 95% bootstrap intervals over {episodes} episodes.", runs)
-    return top, ablation, pure
+    return top, ablation, placed, pure
+
+
+def save_stability(
+    study: PrototypeStudy, others: Sequence[Run], outputs: Outputs, runs: Runs, *, episodes: int = 5
+) -> pd.DataFrame:
+    """Save how near the prototype states of agents trained with other seeds are, beside random states.
+
+    Args:
+        others: ProtoSAC runs on the same task, with other seeds.
+        episodes: recorded of each agent, for the states they visit.
+
+    Raises:
+        InterpError: no others, or one that was never projected.
+    """
+    agents = [study.agent, *(load_agent(run.path) for run in others)]
+    task, first = study.info.name, study.traces[0].seed
+    traces = [study.traces[:episodes], *(record_episodes(a, task, episodes, seed=first) for a in agents[1:])]
+    table = stability(agents, traces)
+    outputs.table(
+        table,
+        "stability",
+        f"Mean distance of a prototype's state to the nearest prototype state of another seed's agent on "
+        f"{study.info.gym_id}, and to the nearest of as many random states which that agent visits; root mean square "
+        f"over observation entries, each in its standard deviation over visited states. {len(agents)} training seeds, "
+        "every ordered pair; 95% bootstrap intervals over prototypes, which do not cover the choice of seeds.",
+        [*runs, *(run.path for run in others)],
+    )
+    return table
 
 
 def save_prototype_outputs(agent: ProtoSAC, run: Run, outputs: Outputs, *, episodes: int, seed: int = 0) -> None:
     """Record episodes and save everything above: what ``interp prototypes RUN`` does.
 
     Raises:
-        InterpError: no episodes, or an agent without prototypes.
+        InterpError: no episodes, an agent without prototypes, or one whose prototypes were never projected.
     """
+    if hasattr(agent, "prototypes") and agent.prototypes.observations is None:
+        raise InterpError(
+            f"{run.path} was never projected, so its prototypes are no states to be shown. Train it to its end, "
+            "or call agent.project(observations) and agent.save_run."
+        )
     study, runs = PrototypeStudy.record(agent, run.env, episodes, seed=seed), [run.path]
     if study.pictures.problem:
         print(study.pictures.problem, file=sys.stderr)
@@ -259,6 +299,7 @@ def save_prototype_outputs(agent: ProtoSAC, run: Run, outputs: Outputs, *, episo
     save_faithfulness(study, outputs, runs)
     save_episode_video(study, outputs, runs)
     save_prototype_table(study, outputs, runs)
+    save_leader_graph(study, outputs, runs, seed=seed)
 
 
 def _episodes(study: PrototypeStudy) -> str:

@@ -17,7 +17,7 @@ from interp_lib.evaluation import Interval
 from interp_lib.evidence import code_separation, code_usage, semantic_neighbours, temporal_coherence
 from interp_lib.explore import play_for_videos, save_cluster_outputs, save_skill_videos, save_transitions
 from interp_lib.outputs import Outputs
-from interp_lib.plots.curves import draw_seeds, normalised, smooth
+from interp_lib.plots.curves import draw_seeds, smooth
 from interp_lib.plots.transitions import spread_out
 from interp_lib.resampling import columns, ratio_interval, readable
 from interp_lib.semantic.play import Episode
@@ -226,7 +226,6 @@ def test_learning_curves_show_mean_and_deviation_over_seeds():
     band = ax.collections[0].get_paths()[0].vertices
     assert band[:, 1].max() == pytest.approx((both.mean(0) + both.std(0, ddof=1)).max())
     plt.close(figure)
-    assert normalised(np.array([-1.5, 32.4]), "fruitbot").tolist() == [0, 1]
 
 
 def test_playing_for_videos_stops_at_its_limit_and_reports_what_is_missing(tiny_sppo, tmp_path):

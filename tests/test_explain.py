@@ -360,6 +360,14 @@ def test_explaining_a_decision_gives_its_action(study):
         explain_decision(study.agent, study.typical, 999)
 
 
+def test_a_run_that_was_never_projected_is_refused(tmp_path):
+    options = {"learning_starts": 50, "final_projection": False, "projection_interval": 0, "seed": 0}
+    fresh = ProtoSAC("MlpPolicy", make_task_vec("pendulum", 1, 0), **options).learn(60)
+    run = Run(fresh.save_run(tmp_path / "protosac-pendulum-s0"), {"env": "pendulum"})
+    with pytest.raises(InterpError, match="never projected.*Train it to its end"):
+        save_prototype_outputs(fresh, run, Outputs(tmp_path / "figures", run.name), episodes=1)
+
+
 def test_all_outputs_of_a_run_are_saved(agent, tmp_path):
     run = Run(agent.save_run(tmp_path / "protosac-pendulum-s0"), {"env": "pendulum"})
     save_prototype_outputs(agent, run, Outputs(tmp_path / "figures", run.name), episodes=2)
@@ -370,6 +378,6 @@ def test_all_outputs_of_a_run_are_saved(agent, tmp_path):
         "decision_clear": "figure", "decision_divided": "figure", "prototype_usage": "figure",
         "explained_episode": "video", "explained_frame": "image", "prototypes": "table",
         "faithfulness": "figure", "faithfulness_top_k": "table", "faithfulness_ablation": "table",
-        "faithfulness_purity": "table",
+        "faithfulness_placement": "table", "faithfulness_purity": "table", "leader_graph": "figure",
     }  # fmt: skip
     assert "n = 400 decisions in 2 episodes" in outputs["prototype_usage"].caption

@@ -1,5 +1,7 @@
 """Faithfulness: changed weights do what they say, and the measures know a true grouping from a false one."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from interp_lib.faithfulness import (
     explained_variance,
     keep_random,
     keep_top,
+    placement_returns,
     purity,
     stability,
     top_k_returns,
@@ -75,6 +78,17 @@ def test_the_agents_prototypes_are_purer_than_chance_and_needed(agent, traces):
     heaviest = int(np.concatenate([t.weights for t in traces]).mean(0).argmax())
     losses = ablation_returns(agent, "pendulum", 4, prototypes=[heaviest])
     assert losses.index.tolist() == [heaviest] and losses["low"].item() <= losses["loss"].item()
+
+
+def test_other_states_in_the_prototypes_places_serve_worse_and_the_agent_is_left_as_it_was(agent, traces):
+    before = agent.predict(traces[0].observations, deterministic=True)[0]
+    table = placement_returns(agent, traces, 4)
+    assert table["mean"].idxmax() == "the agent's own" and table.loc["the agent's own", "divergence"] == 0
+    assert (table["divergence"].drop("the agent's own") > 0).all()
+    np.testing.assert_array_equal(agent.predict(traces[0].observations, deterministic=True)[0], before)
+    few = [dataclasses.replace(traces[0], observations=traces[0].observations[:7])]
+    with pytest.raises(InterpError, match="7 different states"):
+        placement_returns(agent, few, 1)
 
 
 def test_stability_of_an_agent_with_itself_is_perfect_and_one_agent_is_not_enough(agent, traces):

@@ -17,6 +17,7 @@ from .transitions import draw_transitions
 
 _MOST_NODES = 8  # as many as colours tell apart
 LEAST_SHARE = 0.02
+LEAST_NEXT = 0.15  # prototypes take turns faster than clusters do: with 10% the arrows hide each other
 _MUTED = "#57606A"
 
 
@@ -29,7 +30,7 @@ def plot_leader_graph(graph: LeaderGraph, pictures: PrototypePictures, usage: Us
         usage: for the colours. Of the eight prototypes with the largest mean weight, those that lead in at least 2% of
             all decisions are nodes.
     """
-    fig, (left, right) = plt.subplots(1, 2, figsize=(12.4, 5.6), width_ratios=[1.05, 1])
+    fig, (left, right) = plt.subplots(1, 2, figsize=(13.2, 6.2), width_ratios=[1, 1.1])
     draw_state_map(left, graph.latents, graph.leading, usage)
     rank = {int(k): i for i, k in enumerate(usage.order)}  # a prototype's colour is that of its rank
     shown = [int(k) for k in usage.order[:_MOST_NODES] if graph.share[k] >= LEAST_SHARE]
@@ -42,7 +43,9 @@ def plot_leader_graph(graph: LeaderGraph, pictures: PrototypePictures, usage: Us
         {rank[k]: _square(pictures.frames[k]) for k in shown},
         {rank[k]: graph.dwell[k] for k in shown},
         names={rank[k]: f"P{k}" for k in shown},
-        smallest=0.26,
+        least=LEAST_NEXT,
+        smallest=0.34,
+        apart=0.95,
     )
     right.set_title("Which prototype leads next", fontsize=10.5)
     return fig

@@ -1,4 +1,4 @@
-"""Pictures of how faithful explanations are: enough, needed, pure. Dots are means, lines 95% intervals."""
+"""Pictures of how faithful explanations are: enough, needed, these states, pure. Dots: means, lines: 95% intervals."""
 
 from __future__ import annotations
 
@@ -17,16 +17,22 @@ _CONTROL = "#8C939B"
 
 
 def plot_faithfulness(
-    top: pd.DataFrame, ablation: pd.DataFrame, pure: pd.DataFrame, colors: Sequence[str], agent_color: str
+    top: pd.DataFrame,
+    ablation: pd.DataFrame,
+    placed: pd.DataFrame,
+    pure: pd.DataFrame,
+    colors: Sequence[str],
+    agent_color: str,
 ) -> Figure:
-    """Three questions side by side; controls are grey.
+    """Four questions side by side; controls are grey.
 
     Args:
-        top, ablation, pure: from faithfulness.top_k_returns, ablation_returns and purity.
+        top, ablation, placed, pure: from faithfulness.top_k_returns, ablation_returns, placement_returns and purity.
         colors: of the prototypes, by number.
         agent_color: of what is the agent's own.
     """
-    figure, axes = plt.subplots(1, 3, figsize=(13, 4.2), width_ratios=(1.1, 1, 1.1))
+    figure, grid = plt.subplots(2, 2, figsize=(11, 7.6))
+    axes = grid.ravel()
     names = [name.replace("(the agent)", "of them") for name in top.index]
     controls = ["random" in name for name in top.index]
     _intervals(axes[0], names, top, ("mean", "low", "high"), [_CONTROL if c else agent_color for c in controls])
@@ -40,15 +46,24 @@ def plot_faithfulness(
     )
     axes[1].axvline(0, color=INK, lw=0.8)
     axes[1].set(title="Needed? Who is taken away", xlabel=f"return lost (n = {ablation['episodes'].iloc[0]} episodes)")
+    own = [name == "the agent's own" for name in placed.index]
+    _intervals(
+        axes[2],
+        [name.replace(" nearest to ", "\nnearest to ") for name in placed.index],
+        placed,
+        ("mean", "low", "high"),
+        [agent_color if o else _CONTROL for o in own],
+    )
+    axes[2].set(title="These states? Prototypes are", xlabel=f"return (n = {placed['episodes'].iloc[0]} episodes)")
     for shift, what, marker in ((-0.13, "actions", "o"), (0.13, "values", "s")):
         tints = [agent_color if name == "leading prototype" else _CONTROL for name in pure.index]
         columns = (what, f"{what}_low", f"{what}_high")
-        _intervals(axes[2], list(pure.index), pure, columns, tints, shift=shift, marker=marker)
-        axes[2].plot([], [], marker, color=INK, label=what)
-    axes[2].set(
-        title="Pure? States grouped by", xlabel="share of variance explained", xlim=(min(0, pure.min().min()), 1)
+        _intervals(axes[3], list(pure.index), pure, columns, tints, shift=shift, marker=marker)
+        axes[3].plot([], [], marker, color=INK, label=what)
+    axes[3].set(
+        title="Pure? States grouped by", xlabel="share of variance explained", xlim=(min(0, pure.min().min()), 1.02)
     )
-    axes[2].legend(loc="lower right")
+    axes[3].legend(loc="lower right")
     return figure
 
 

@@ -110,9 +110,8 @@ def draw_action(
     axes.grid(False)
     axes.spines["left"].set_visible(False)
     if len(mean) == 1:
-        x = np.linspace(low[0], high[0], 400)
-        y = action_density(x, mean[0], std[0], low[0], high[0])
-        _ridge(axes, x, y / y.max(), 0.0, color)
+        x, y = _density_curve(mean[0], std[0], low[0], high[0])
+        _ridge(axes, x, y, 0.0, color)
         alone = squash(mean[0], low[0], high[0])
         axes.plot([alone] * 2, [0, 1.0], color=INK, lw=1.2, clip_on=False)
         right = alone < (low[0] + high[0]) / 2
@@ -127,9 +126,8 @@ def draw_action(
         axes.axhline(base, color=GRID, lw=0.8, zorder=0)
         middle = squash(mean[i], -1.0, 1.0)
         if len(mean) <= _MOST_RIDGES:
-            x = np.linspace(-1, 1, 400)
-            y = action_density(x, mean[i], std[i], -1.0, 1.0)
-            _ridge(axes, x, 0.8 * y / y.max(), base, color)
+            x, y = _density_curve(mean[i], std[i], -1.0, 1.0)
+            _ridge(axes, x, 0.8 * y, base, color)
             axes.plot([middle] * 2, [base, base + 0.8], color=INK, lw=1.2, clip_on=False)
         else:
             axes.plot(
@@ -142,6 +140,13 @@ def draw_action(
     if names is not None:
         axes.set_yticks(range(len(mean)), list(names)[::-1], fontsize=7.5)
         axes.tick_params(axis="y", length=0)
+
+
+def _density_curve(mean: float, std: float, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+    """Actions and their density scaled to height 1, on a grid that also samples a peak narrower than its spacing."""
+    x = np.sort(np.r_[np.linspace(low, high, 400), squash(mean + std * np.linspace(-4, 4, 81), low, high)])
+    density = action_density(x, mean, std, low, high)
+    return x, density / max(density.max(), np.finfo(float).tiny)  # 0 where tanh has reached the bound exactly
 
 
 def plot_nearest(

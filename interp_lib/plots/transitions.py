@@ -47,6 +47,7 @@ def draw_transitions(
     least: float = LEAST_PROBABILITY,
     names: Mapping[int, str] | None = None,
     smallest: float = 0.13,
+    apart: float = 0.62,
 ) -> None:
     """Clusters where they lie in the map, arrows to those that follow with a probability of at least ``least``.
 
@@ -61,10 +62,11 @@ def draw_transitions(
         dwell: mean dwell time in steps.
         names: what to write on a cluster instead of its number.
         smallest: side of a picture at least, where the width of the graph is about 2.
+        apart: the least distance between the centres of two pictures, in the same unit.
     """
     from matplotlib.patches import FancyArrowPatch
 
-    place = spread_out(centres)
+    place = spread_out(centres, apart)
     size = {k: float(np.clip(0.75 * np.sqrt(shares[k]), smallest, 0.42)) for k in place}  # side, in data units
     visits = transitions["count"].groupby("cluster").transform("sum")
     strong = transitions["probability"][(transitions["probability"] >= least) & (visits >= LEAST_VISITS)].sort_values()
@@ -83,7 +85,7 @@ def draw_transitions(
         )  # fmt: skip
         x, y = _on_curve(start, middle, stop, left + 0.36 * (reached - left))
         ax.text(
-            x, y, f"{probability:.0%}", fontsize=8, ha="center", va="center", color=INK,
+            x, y, f"{probability:.0%}", fontsize=8, ha="center", va="center", color=INK, zorder=5,
             bbox={"boxstyle": "round,pad=0.12", "facecolor": "white", "edgecolor": "none", "alpha": 0.85},
         )  # fmt: skip
     for k, (x, y) in place.items():
