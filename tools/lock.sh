@@ -1,5 +1,5 @@
 #!/bin/sh
-# Resolve pyproject.toml (with its dev extra) in a throwaway environment and freeze it into requirements.lock.
+# Resolve pyproject.toml (with its extras) in a throwaway environment and freeze it into requirements.lock.
 # Needs both supported Pythons, because a few packages are wanted by 3.12 only; PYTHON311 and PYTHON312 name them.
 set -eu
 cd "$(dirname "$0")/.."
@@ -20,7 +20,8 @@ with open("pyproject.toml", "rb") as file:
     pyproject = tomllib.load(file)
 project = pyproject["project"]
 requirements = pyproject["build-system"]["requires"] + project["dependencies"]
-print(*requirements, *project["optional-dependencies"]["dev"], sep="\n")
+extras = project["optional-dependencies"].values()
+print(*requirements, *(requirement for extra in extras for requirement in extra), sep="\n")
 EOP
 
 "$work/3.11/bin/python" $pip install --quiet -r "$work/requirements"
