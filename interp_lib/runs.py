@@ -271,6 +271,13 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def run_digest(run: Run) -> str:
+    """One SHA-256 for a run folder: of its config, weights, learning curve and, where kept, returns."""
+    files = [run.path / name for name in ("config.json", *RELEASED_FILES, RETURNS)]
+    listed = "".join(f"{sha256(path)}  {path.name}\n" for path in files if path.is_file())
+    return hashlib.sha256(listed.encode()).hexdigest()
+
+
 SIDE_TITLES = {
     "train": "training levels",
     "unseen": "unseen levels",

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import InterpError
 from .outputs import Outputs
 from .runs import SEMANTIC_ALGORITHMS, Run, find_run, load_agent, read_run
 from .style import use_style
+
+if TYPE_CHECKING:
+    from .embedding import StateSet
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,8 @@ class Workbench:
             raise InterpError(f"unknown profile '{profile}'. Valid: {', '.join(PROFILES)}.")
         if source not in ("pretrained", "fresh"):
             raise InterpError(f"unknown source '{source}'. Valid: pretrained, fresh.")
-        self.profile, self.source = PROFILES[profile], source
-        self.checkpoints, self.runs = Path(checkpoints_dir), Path(runs_dir) / f"fresh-{profile}"
+        self.profile_name, self.profile, self.source = profile, PROFILES[profile], source
+        self.checkpoints, self.runs = Path(checkpoints_dir), Path(runs_dir)
         self.outputs = Outputs(figures_dir, notebook, parameters={"profile": profile, "source": source, **parameters})
         use_style()
 
@@ -99,23 +102,52 @@ class Workbench:
         trained now if need be."""
         if self.source == "pretrained":
             return find_run(self.checkpoints, algorithm, env, seed=seed)
-        path = self.runs / f"{algorithm}-{env}-s{seed}"
-        steps = self._fresh_steps(algorithm)
-        if not (path / "config.json").exists() or read_run(path).timesteps < steps:
-            self._train(algorithm, env, seed, path, steps)
-        return read_run(path)
+        return train_fresh(self.runs, self.profile_name, algorithm, env, seed)
 
     def agent(self, algorithm: str, env: str, *, seed: int = 0) -> Any:
         """The agent of :meth:`run`."""
         return load_agent(self.run(algorithm, env, seed=seed).path)
 
-    def _fresh_steps(self, algorithm: str) -> int:
-        return self.profile.procgen_steps if algorithm in SEMANTIC_ALGORITHMS else self.profile.continuous_steps
+    def states(self, run: Run) -> StateSet:
+        """States of an SPPO run as the profile collects them, from a file that all notebooks share."""
+        from .embedding import collect_states
 
-    def _train(self, algorithm: str, env: str, seed: int, path: Path, steps: int) -> None:
-        from .training import train
+        path = states_file(self.outputs.folder, run.name, self.profile_name)
+        return collect_states(load_agent(run.path), path, steps=self.profile.collect_steps, reuse=True, progress=False)
 
-        options = dict(self.profile.procgen_options) if algorithm in SEMANTIC_ALGORITHMS else {}
+
+def states_file(figures: Path | str, run: str, profile: str) -> Path:
+    """Where the states of a run are kept."""
+    return Path(figures) / "states" / f"{run}-{profile}.h5"
+
+
+def fresh_run_dir(runs: Path | str, profile: str, run: str) -> Path:
+    """Folder of a fresh run, by its name."""
+    return Path(runs) / f"fresh-{profile}" / run
+
+
+def fresh_steps(profile: str, algorithm: str) -> int:
+    """Environment steps of a fresh run."""
+    budget = PROFILES[profile]
+    return budget.procgen_steps if algorithm in SEMANTIC_ALGORITHMS else budget.continuous_steps
+
+
+def train_fresh(runs: Path | str, profile: str, algorithm: str, env: str, seed: int, *, progress: bool = True) -> Run:
+    """Train a run with the profile's budget; one that is complete is taken as it is, one that was begun goes on.
+
+    Raises:
+        InterpError: training failed, or another process trains it.
+    """
+    from .training import train
+
+    path = fresh_run_dir(runs, profile, f"{algorithm}-{env}-s{seed}")
+    steps = fresh_steps(profile, algorithm)
+    if not (path / "config.json").exists() or read_run(path).timesteps < steps:
+        options = dict(PROFILES[profile].procgen_options) if algorithm in SEMANTIC_ALGORITHMS else {}
         if algorithm == "ppo":
             options.pop("skill_interval", None)
-        train(algorithm, env, timesteps=steps, seed=seed, run_dir=path, options=options, resume=path.exists())
+        resume = path.exists()
+        train(
+            algorithm, env, timesteps=steps, seed=seed, run_dir=path, options=options, resume=resume, progress=progress
+        )
+    return read_run(path)

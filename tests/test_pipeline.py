@@ -1,15 +1,17 @@
-"""The pipeline on small real notebooks, executed by papermill in real kernels (three of them in this file)."""
+"""The pipeline on small real notebooks: Snakemake plans and runs them, papermill executes them in real kernels."""
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
 import io
 import json
 import os
+import resource
+import shutil
 import signal
+import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,12 +22,16 @@ from conftest import Lazy
 
 from interp_lib.errors import InterpError
 from interp_lib.outputs import Outputs, saved_outputs
-from interp_lib.pipeline import reproduce
+from interp_lib.pipeline.imports import dependencies
+from interp_lib.pipeline.manifest import compare_outputs
+from interp_lib.pipeline.plan import environment_parameters, select_notebooks
 from interp_lib.pipeline.progress import watch
-from interp_lib.pipeline.reproduce import _environment_parameters, refresh, select_notebooks
+from interp_lib.pipeline.reproduce import reproduce
 from interp_lib.pipeline.runner import CellProgress, NotebookError, declared_parameters
+from interp_lib.storage import read_json
 
 nbformat = Lazy("nbformat")
+pandas = Lazy("pandas")
 
 PARAMETERS = (
     'profile = "quick"  # or paper\nenv = "coinrun"\ntask = "pendulum"\nfigures_dir = "../figures"\nseeds = [0, 1]'
@@ -68,7 +74,8 @@ def jupyter(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reproduced(tmp_path_factory):
-    """One run over a notebook that fails, one without parameters cell and one that works, in this order."""
+    """One run over a notebook that works and four that fail: by an exception, without parameters cell, without the run
+    it shows, without a parameter."""
     root = tmp_path_factory.mktemp("project")
     notebooks, figures = root / "notebooks", root / "figures"
     write_notebook(
@@ -76,21 +83,32 @@ def reproduced(tmp_path_factory):
     )
     write_notebook(notebooks / "02_untagged.ipynb", "1", parameters=None)
     write_notebook(notebooks / "03_good.ipynb", "# Works", SAVE)
+    write_notebook(
+        notebooks / "04_no_run.ipynb",
+        "from interp_lib.workbench import Workbench",
+        'Workbench("04_no_run", profile="quick", source="pretrained", figures_dir=figures_dir).run("sppo", env)',
+    )
+    write_notebook(notebooks / "05_forgot.ipynb", "print(figures_dir)", parameters='profile = "quick"')
     write_notebook(notebooks / "scratch.ipynb", "1")
     Outputs(figures, "01_fails").image(np.zeros((4, 4), np.uint8), "old", "From an earlier run.")
     before = {path.name: path.read_bytes() for path in notebooks.iterdir()}
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = reproduce(env="ninja", profile="paper", figures=figures, notebooks=notebooks)
+    done = run_reproduce(figures, notebooks, "--env", "ninja", "--profile", "paper")
     return SimpleNamespace(
-        code=code,
-        out=out.getvalue(),
-        err=err.getvalue(),
+        code=done.returncode,
+        out=done.stdout,
+        err=done.stderr,
         root=root,
         figures=figures,
         notebooks=notebooks,
         before=before,
     )
+
+
+def run_reproduce(figures: Path, notebooks: Path, *options: str, **more) -> subprocess.CompletedProcess:
+    """The real command, in a process of its own."""
+    command = [sys.executable, "-m", "interp_lib.cli", "reproduce"]
+    command += ["--figures", str(figures), "--notebooks", str(notebooks), *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, **more)
 
 
 def outcome(figures: Path, name: str) -> dict:
@@ -113,6 +131,32 @@ def test_the_others_run_when_a_notebook_fails(reproduced):
         "done",
     ]
     assert outcome(reproduced.figures, "03_good")["seconds"] > 0
+
+
+def test_a_missing_run_or_parameter_is_said_as_it_is(reproduced):
+    assert "InterpError: ../checkpoints has no sppo run on ninja (there: none). Train one: interp train sppo ninja" in (
+        reproduced.out
+    )
+    assert "NameError: name 'figures_dir' is not defined" in reproduced.out
+
+
+def test_no_room_for_an_output_fails_its_notebook_alone_and_loses_nothing(tmp_path):
+    big = SAVE.replace("03_good", "02_big").replace('{"seed": seeds}', '{"seed": range(800_000)}')
+    write_notebook(tmp_path / "notebooks" / "02_big.ipynb", "# Big", big)
+    write_notebook(tmp_path / "notebooks" / "03_good.ipynb", "# Works", SAVE)
+    figures = tmp_path / "figures"
+
+    def limited(room: int):  # the same for Python as a full disk: a write fails in the middle of a file
+        return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+
+    none = run_reproduce(figures, tmp_path / "notebooks", preexec_fn=limited(10_000))
+    assert none.returncode == 2 and "File too large. Make room" in none.stderr and len(none.stderr.splitlines()) == 1
+    some = run_reproduce(figures, tmp_path / "notebooks", preexec_fn=limited(4_000_000))
+    assert some.returncode == 1
+    assert "InterpError: cannot write" in some.stdout and "seeds.csv: File too large" in some.stdout
+    assert set(saved_outputs(figures)) == {"03_good"} and not list((figures / "02_big").glob(".*"))
+    assert run_reproduce(figures, tmp_path / "notebooks").returncode == 0
+    assert set(saved_outputs(figures)) == {"02_big", "03_good"}
 
 
 def test_parameters_reach_this_interpreter_in_the_notebooks_folder(reproduced):
@@ -153,27 +197,170 @@ def test_stored_notebooks_are_never_modified(reproduced):
 
 
 def test_a_log_shows_notebooks_and_cells(reproduced):
-    lines = [line.strip() for line in reproduced.err.splitlines()]
-    assert lines[0] == "[1/3] 01_fails"
-    assert "cell  3/5  Part" in lines
-    assert lines[-1].startswith("done in ")
+    lines = reproduced.err.splitlines()
+    assert "01_fails  cell  3/5  Part" in lines
+    assert any(line.startswith("03_good  done in ") for line in lines)
+
+
+def test_the_summary_says_what_became_of_each_and_why(reproduced):
+    rows = {line.split()[0]: line for line in reproduced.out.splitlines() if line[:2].isdigit()}
+    assert rows["01_fails"].split()[1] == rows["02_untagged"].split()[1] == "failed"
+    assert rows["03_good"].split()[1] == "done" and rows["03_good"].endswith("not made yet")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A project with two notebooks that work, reproduced once. The tests that use it go on from where others left it,
+    so each states what it starts from."""
+    root = tmp_path_factory.mktemp("project")
+    write_notebook(root / "notebooks" / "03_good.ipynb", "# Works", SAVE)
+    second = SAVE.replace("03_good", "05_curves") + "\nimport interp_lib.plots.curves"
+    write_notebook(root / "notebooks" / "05_curves.ipynb", "# Curves", second)
+    done = run_reproduce(root / "figures", root / "notebooks")
+    assert done.returncode == 0, done.stderr
+    return root
+
+
+def would_run(root: Path, *options: str) -> dict[str, str]:
+    """Target → why, as ``--dry-run`` prints it."""
+    done = run_reproduce(root / "figures", root / "notebooks", "--dry-run", *options)
+    assert done.returncode == 0, done.stderr
+    lines = [line.strip() for line in done.stdout.splitlines() if line.startswith("  ")]
+    return {line.split("  ")[0].split()[-1]: line.partition("  ")[2].strip() for line in lines}
+
+
+def test_a_second_time_nothing_is_done(project):
+    before = {path: path.stat().st_mtime_ns for path in (project / "figures").rglob("*.json")}
+    done = run_reproduce(project / "figures", project / "notebooks")
+    assert done.returncode == 0 and "nothing to do" in done.stdout
+    changed = {p for p, t in before.items() if p.stat().st_mtime_ns != t}
+    assert {path.name for path in changed} <= {"plan.json"}
+
+
+def test_only_what_depends_on_a_change_would_run(project):
+    assert would_run(project) == {}
+    assert set(would_run(project, "--profile", "paper")) == {"03_good", "05_curves", "report"}
+    notebook = project / "notebooks" / "03_good.ipynb"
+    text = notebook.read_text()
+    os.utime(notebook)
+    assert would_run(project) == {}  # touched, but the same
+    notebook.write_text(text.replace("# Works", "# Works well"))
+    assert set(would_run(project)) == {"03_good", "report"}
+    notebook.write_text(text)
+    output = project / "figures" / "05_curves" / "seeds.csv"
+    content = output.read_bytes()
+    output.write_bytes(content + b"9\n")
+    assert would_run(project)["05_curves"] == "05_curves/seeds.csv was changed"
+    output.unlink()
+    assert would_run(project)["05_curves"] == "05_curves/seeds.csv is missing"
+    output.write_bytes(content)
+    assert would_run(project) == {}
+
+
+def test_a_changed_plotting_module_reaches_the_notebooks_that_draw_with_it(project, tmp_path):
+    """In a copy of the package, where one plotting function is really edited."""
+    package = shutil.copytree(Path(__file__).parents[1] / "interp_lib", tmp_path / "interp_lib")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    figures = tmp_path / "figures"
+    done = run_reproduce(figures, project / "notebooks", env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    plots = package / "plots" / "curves.py"
+    plots.write_text(plots.read_text().replace("alpha=0.25", "alpha=0.3"))
+    done = run_reproduce(figures, project / "notebooks", "--dry-run", env=environment, cwd=tmp_path)
+    assert "notebook 05_curves" in done.stdout and "interp_lib/plots/curves.py" in done.stdout
+    assert "03_good" not in done.stdout
+
+
+def test_dependencies_follow_imports_inside_functions_and_names_in_texts():
+    package = Path(__file__).parents[1] / "interp_lib"
+    names = {path.relative_to(package).as_posix() for path in dependencies(package / "published.py")}
+    assert "data/published_returns.csv.gz" in names
+    names = {path.relative_to(package).as_posix() for path in dependencies(package / "runs.py")}
+    assert "semantic/agents.py" in names and "prototypes/protosac.py" in names  # looked up by name
+    assert "plots/curves.py" not in names and "runs.py" not in names
+
+
+def test_the_manifest_says_what_each_output_is_made_of(project):
+    manifest = read_json(project / "figures" / "manifest.json")
+    entry = manifest["outputs"]["03_good/seeds.csv"]
+    digest = hashlib.sha256((project / "figures" / "03_good" / "seeds.csv").read_bytes()).hexdigest()
+    assert entry["sha256"] == digest and entry["made"] == "03_good"
+    assert entry["parameters"] == {"profile": "quick", "env": "coinrun"}
+    made = manifest["made"]["03_good"]
+    assert made["seconds"] > 0 and made["libraries"]["torch"] and made["hardware"]["cores"] >= 1
+    assert set(made["git"]) == {"revision", "dirty"}
+    assert str(project) not in (project / "figures" / "manifest.json").read_text()
+
+
+def test_check_makes_everything_again_and_finds_what_differs(project):
+    done = run_reproduce(project / "figures", project / "notebooks", "--check")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "of 2 outputs 2 are byte-identical, 0 equal in numbers, 0 differ, 0 are missing" in done.stdout
+    assert not list((project / "figures").glob(".check-*"))
+
+
+def test_outputs_are_compared_by_numbers_and_pixels(tmp_path):
+    for folder, value, grey, frames in (("a", 0.1, 7, (1, 2)), ("b", 0.1 + 1e-9, 8, (1, 2)), ("c", 0.2, 90, (1, 99))):
+        outputs = Outputs(tmp_path / folder, "01_x")
+        outputs.table(pandas.DataFrame({"x": [value], "name": ["p"]}), "table", "T.")
+        outputs.image(np.full((8, 8), grey, np.uint8), "image", "I.")
+        outputs.video([np.full((16, 16, 3), f, np.uint8) for f in frames], "video", "V.")
+        files = {f"01_x/{p.name}": {"sha256": hashlib.sha256(p.read_bytes()).hexdigest()}
+                 for p in (tmp_path / folder / "01_x").iterdir() if p.suffix != ".json"}  # fmt: skip
+        (tmp_path / folder / "manifest.json").write_text(json.dumps({"outputs": files}))
+    near = {c.file: c.verdict for c in compare_outputs(tmp_path / "a", tmp_path / "b")}
+    assert near == {"01_x/table.csv": "equal", "01_x/image.png": "equal", "01_x/video.mp4": "identical",
+                    "01_x/video.poster.png": "identical"}  # fmt: skip
+    far = {c.file: (c.verdict, c.detail) for c in compare_outputs(tmp_path / "a", tmp_path / "c")}
+    assert far["01_x/table.csv"] == ("differs", "x, row 1: 0.1 became 0.2")
+    assert far["01_x/image.png"] == ("differs", "100.00% of the pixels, by up to 83 of 255")
+    assert far["01_x/video.mp4"][0] == "differs"
+
+
+def wait_for(condition, seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.1)
+
+
+def start_slow(tmp_path: Path) -> tuple[subprocess.Popen, int]:
+    """Start reproducing a notebook that waits in its second cell; the process, and the kernel's id."""
+    pid_file = tmp_path / "pid"
+    write = f"import os; open({str(pid_file)!r}, 'w').write(str(os.getpid()))"
+    wait = f"import os, time\nwhile not os.path.exists({str(tmp_path / 'go')!r}): time.sleep(0.1)"
+    write_notebook(tmp_path / "notebooks" / "01_slow.ipynb", "# Slow", write, wait)
+    command = [sys.executable, "-m", "interp_lib.cli", "reproduce", "--figures", str(tmp_path / "figures")]
+    command += ["--notebooks", str(tmp_path / "notebooks")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+    wait_for(lambda: pid_file.exists() and pid_file.read_text())
+    return process, int(pid_file.read_text())
 
 
 def test_ctrl_c_stops_the_kernel_and_the_report_knows(tmp_path):
-    pid_file = tmp_path / "pid"
-    write = f"import os; open({str(pid_file)!r}, 'w').write(str(os.getpid()))"
-    path = write_notebook(tmp_path / "notebooks" / "01_slow.ipynb", "# Slow", write, "import time; time.sleep(60)")
-
-    def on_cell(progress: CellProgress) -> None:
-        if progress.number == progress.total:
-            threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
-
-    started = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        refresh(path, tmp_path / "figures", {"profile": "quick"}, on_cell=on_cell)
-    assert time.monotonic() - started < 30
-    assert not alive(int(pid_file.read_text()))
+    process, kernel = start_slow(tmp_path)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    out = process.communicate(timeout=60)[0].decode()
+    wait_for(lambda: not alive(kernel))
+    assert process.returncode == 130, out
     assert outcome(tmp_path / "figures", "01_slow")["status"] == "stopped"
+
+
+def test_killed_and_started_again_it_completes_and_leaves_nothing_running(tmp_path):
+    process, kernel = start_slow(tmp_path)
+    second = run_reproduce(tmp_path / "figures", tmp_path / "notebooks")
+    assert second.returncode == 2 and "another interp reproduce works in" in second.stderr
+    assert len(second.stderr.strip().splitlines()) == 1
+    process.kill()  # Snakemake is still there, and so is its lock
+    process.wait()
+    third = run_reproduce(tmp_path / "figures", tmp_path / "notebooks")
+    assert third.returncode == 2 and "another interp reproduce works in" in third.stderr
+    os.killpg(process.pid, signal.SIGKILL)
+    wait_for(lambda: not alive(kernel))
+    (tmp_path / "go").touch()
+    wait_for(lambda: run_reproduce(tmp_path / "figures", tmp_path / "notebooks").returncode == 0)
+    assert outcome(tmp_path / "figures", "01_slow")["status"] == "done"
+    assert "nothing to do" in run_reproduce(tmp_path / "figures", tmp_path / "notebooks").stdout
 
 
 @pytest.mark.parametrize(
@@ -231,10 +418,10 @@ def test_only_takes_numbers_names_and_lists(tmp_path):
 
 def test_an_environment_goes_to_the_parameters_of_its_kind():
     declared = {"env": "coinrun", "task": "Pendulum-v1", "seed": 0}
-    assert _environment_parameters(declared, "ninja") == ["env"]
-    assert _environment_parameters(declared, "hopper") == ["task"]
-    assert _environment_parameters({"env": "pendulum"}, "hopper") == ["env"]
-    assert _environment_parameters({"seed": 0}, "hopper") == _environment_parameters(declared, None) == []
+    assert environment_parameters(declared, "ninja") == ["env"]
+    assert environment_parameters(declared, "hopper") == ["task"]
+    assert environment_parameters({"env": "pendulum"}, "hopper") == ["env"]
+    assert environment_parameters({"seed": 0}, "hopper") == environment_parameters(declared, None) == []
 
 
 def test_declared_parameters_are_names_and_defaults(tmp_path):
@@ -263,9 +450,9 @@ def test_a_terminal_gets_a_bar_with_cell_and_section():
             return True
 
     terminal = Terminal()
-    with watch("[1/4] 01_train", terminal) as watcher:
+    with watch("01_train", terminal, bars=True) as watcher:
         watcher.cell(CellProgress(3, 12, "Learning curves"))
         watcher.finish("done in 3.0 s")
     text = terminal.getvalue()
     assert "3/12 cells" in text and "Learning curves" in text
-    assert text.endswith("[1/4] 01_train  done in 3.0 s\n")
+    assert text.endswith("01_train  done in 3.0 s\n")

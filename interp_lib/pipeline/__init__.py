@@ -1,5 +1,1 @@
-"""From notebooks to a report: run them with papermill, then show everything they left behind on one page."""
-
-from .reproduce import reproduce
-
-__all__ = ["reproduce"]
+"""From runs to a report: what is old is found and redone by Snakemake, notebooks by papermill."""

@@ -14,7 +14,7 @@ from .runner import CellProgress
 
 
 class PlainWatcher:
-    """One line a section of the notebook: a log should be readable afterwards."""
+    """One line a section, with the notebook's name: several may run at once, and a log is read afterwards."""
 
     def __init__(self, title: str, stream: TextIO):
         self._title, self._stream, self._heading = title, stream, None
@@ -23,10 +23,10 @@ class PlainWatcher:
     def cell(self, progress: CellProgress) -> None:
         if progress.heading != self._heading:
             self._heading = progress.heading
-            self._print(f"      cell {progress.number:>2}/{progress.total}  {progress.heading}".rstrip())
+            self._print(f"{self._title}  cell {progress.number:>2}/{progress.total}  {progress.heading}".rstrip())
 
     def finish(self, outcome: str) -> None:
-        self._print(f"      {outcome}")
+        self._print(f"{self._title}  {outcome}")
 
     def close(self) -> None:
         pass
@@ -65,10 +65,10 @@ class BarWatcher:
 
 
 @contextlib.contextmanager
-def watch(title: str, stream: TextIO | None = None) -> Iterator[PlainWatcher | BarWatcher]:
-    """Show the progress of one notebook on ``stream`` (standard error)."""
+def watch(title: str, stream: TextIO | None = None, *, bars: bool = False) -> Iterator[PlainWatcher | BarWatcher]:
+    """Show the progress of one notebook on ``stream`` (standard error), by a bar where it has that for itself."""
     stream = stream or sys.stderr
-    watcher = (BarWatcher if stream.isatty() else PlainWatcher)(title, stream)
+    watcher = (BarWatcher if bars else PlainWatcher)(title, stream)
     try:
         yield watcher
     finally:

@@ -1,25 +1,25 @@
-"""`interp reproduce`: the notebooks one after the other, each with a fresh kernel, then the report."""
+"""`interp reproduce`: find out what is old, make it anew with Snakemake, and say what became of everything."""
 
 from __future__ import annotations
 
-import difflib
-import os
-import re
+import contextlib
 import tempfile
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from ..envs.names import CONTINUOUS_TASKS, PROCGEN_GAMES, continuous_task, procgen_game
 from ..errors import InterpError
-from .progress import watch
-from .runner import NotebookError, NotebookResult, declared_parameters, run_notebook
+from ..provenance import cores
+from ..storage import read_json
+from .engine import Pending, execute, pending_jobs, shown
+from .estimate import render_estimate
+from .jobs import duration
+from .manifest import altered_stamps, compare_outputs, write_manifest
+from .plan import STAMPS, Plan, make_plan, stamp
+from .runner import NotebookError
 
-PROFILES = ("quick", "paper")
-SOURCES = ("pretrained", "fresh")
-ENVIRONMENT_PARAMETERS = ("env", "task")  # Procgen game, continuous task
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
+LOCK = ".reproduce.lock"
+_KINDS = {"train": "train", "notebook": "notebooks", "explorer": "explorers"}  # rule → folder of its stamps
 
 
 def reproduce(
@@ -30,197 +30,206 @@ def reproduce(
     env: str | None = None,
     figures: Path | str = "figures",
     notebooks: Path | str = "notebooks",
+    jobs: int | None = None,
+    executor: str | None = None,
+    dry_run: bool = False,
+    options: Sequence[str] = (),
 ) -> int:
-    """Run the notebooks and build the report ``<figures>/index.html``; progress and a summary go to the terminal.
+    """Make what is missing or old: runs, states, notebooks, explorers, the report and the manifest.
 
     Args:
         profile: "quick" (minutes on two CPU cores) or "paper" (the papers' budgets).
         source: "pretrained" (the released runs) or "fresh" (train first).
-        only: notebooks by number or name, such as "03" or "03,04". None runs all.
+        only: notebooks by number or name, such as "03" or "03,04". None takes all.
         env: a Procgen game or continuous task, for the notebooks with a parameter of that kind; the others keep theirs.
         figures: where outputs, executed notebooks and the report go.
         notebooks: where the notebooks are. They are never modified.
+        jobs: how many at a time; None: one for each core, or 100 on a cluster.
+        executor: a Snakemake executor plugin, such as "slurm"; None: this machine.
+        dry_run: say what would run and why, and run nothing.
+        options: more options for Snakemake.
 
     Returns:
-        Exit code: 0, 1 if a notebook failed (the others still ran), or 130 after Ctrl-C.
+        Exit code: 0, 1 if something failed (all that doesn't depend on it was made), or 130 after Ctrl-C.
 
     Raises:
-        InterpError: a bad argument, or the figures folder can't be written to; nothing has been run.
+        InterpError: a bad argument, the figures folder can't be written to, or another process works in it; nothing
+            has been run.
     """
-    _one_of("profile", profile, PROFILES)
-    _one_of("source", source, SOURCES)
-    env = _environment(env) if env is not None else None
-    chosen = select_notebooks(Path(notebooks), only)
+    plan = make_plan(profile=profile, source=source, only=only, env=env, figures=figures, notebooks=notebooks)
+    if jobs is not None and jobs < 1:
+        raise InterpError(f"--jobs must be at least 1, not {jobs}.")
+    _check_writable(plan.figures)
+    with _only_one(plan.figures) as lock:
+        plan.write()
+        altered = altered_stamps(plan.figures)
+        pending = [_with_reason(job, altered) for job in pending_jobs(plan.figures, forced=list(altered))]
+        if dry_run:
+            print(_render_pending(pending))
+            return 0
+        if not pending:
+            print(f"nothing to do: everything in {shown(plan.figures)} is up to date")
+            return 0
+        print(render_estimate(plan, pending, jobs or cores()), flush=True)
+        code, interrupted = execute(
+            plan.figures,
+            jobs=jobs or (100 if executor else cores()),
+            executor=executor,
+            forced=list(altered),
+            options=options,
+            keep_open=[lock],
+        )
+        if code:
+            _show_what_there_is(plan)
+        print(_render_summary(_rows(plan, pending, interrupted=interrupted), plan))
+        return INTERRUPTED if interrupted else min(code, 1)
+
+
+def check(*, figures: Path | str = "figures", notebooks: Path | str = "notebooks", jobs: int | None = None) -> int:
+    """Run the quick profile again in a folder of its own and compare every output with the one in ``figures``.
+
+    Returns:
+        Exit code: 0 if all are identical or equal in numbers, 1 otherwise.
+
+    Raises:
+        InterpError: there is nothing to compare with.
+    """
     figures = Path(figures)
-    _check_writable(figures)
-    settings = {"profile": profile, "source": source, "figures_dir": str(figures.resolve())}
-    if env is not None and not any(_takes_environment(path, env) for path in chosen):
-        raise InterpError(f"none of {', '.join(p.stem for p in chosen)} works on '{env}'. Leave out --env or --only.")
-
-    results: list[NotebookResult] = []
-    interrupted = False
     try:
-        for number, path in enumerate(chosen, start=1):
-            with watch(f"[{number}/{len(chosen)}] {path.stem}") as watcher:
-                results.append(refresh(path, figures, settings, env=env, on_cell=watcher.cell))
-                watcher.finish(_outcome(results[-1]))
-    except KeyboardInterrupt:
-        interrupted = True
-    from .report import build_report
+        settings = Plan.read(figures / STAMPS / "plan.json").settings
+        if settings.profile != "quick" or not (figures / "manifest.json").exists():
+            raise InterpError(f"what is in {figures} was not made with --profile quick.")
+    except InterpError as error:
+        raise InterpError(f"nothing to check: {error} Run: interp reproduce") from error
+    with tempfile.TemporaryDirectory(prefix=".check-", dir=figures) as folder:
+        code = reproduce(
+            source=settings.source,
+            only=settings.only,
+            env=settings.env,
+            figures=folder,
+            notebooks=notebooks,
+            jobs=jobs,
+        )
+        if code == INTERRUPTED:
+            return code
+        found = compare_outputs(figures, Path(folder))
+    order = ("identical", "equal", "differs", "missing")
+    print()
+    for one in sorted(found, key=lambda c: (order.index(c.verdict), c.file)):
+        if one.verdict != "identical":
+            print(f"{one.verdict:<10} {one.file}" + (f"  ({one.detail})" if one.detail else ""))
+    counts = {verdict: sum(one.verdict == verdict for one in found) for verdict in order}
+    print(
+        f"of {len(found)} outputs {counts['identical']} are byte-identical, {counts['equal']} equal in numbers, "
+        f"{counts['differs']} differ, {counts['missing']} are missing on one side"
+    )
+    return 1 if counts["differs"] or counts["missing"] or code else 0
 
-    report = build_report(figures)
-    print(_summary(results, chosen, report))
-    if interrupted:
-        return INTERRUPTED
-    return 1 if any(result.error for result in results) else 0
 
+@contextlib.contextmanager
+def _only_one(figures: Path) -> Iterator[int]:
+    """Hold the folder's lock; yields its file descriptor, which Snakemake inherits and so keeps locked when we die."""
+    from filelock import FileLock, Timeout
 
-def refresh(
-    path: Path, figures: Path, settings: dict[str, Any], *, env: str | None = None, on_cell=None
-) -> NotebookResult:
-    """Redo everything one notebook makes: its outputs, its executed copy (.ipynb and .html) and its result.
-
-    Settings the notebook doesn't declare are left out, and ``env`` reaches only a notebook of its kind. What an
-    earlier run left goes first: old pictures must not pass for new ones.
-
-    Returns:
-        The result, which is also kept as ``<figures>/executed/<notebook>.result.json`` for the report.
-    """
-    from ..outputs import clear_outputs
-    from .report import export_html
-
-    executed = figures / "executed" / path.name
-    clear_outputs(figures, path)
-    for stale in (executed, executed.with_suffix(".html"), executed.with_suffix(".result.json")):
-        stale.unlink(missing_ok=True)
+    lock = FileLock(figures / LOCK, timeout=0)
     try:
-        declared = declared_parameters(path)
-    except InterpError as problem:
-        result = NotebookResult(path.stem, "failed", 0.0, NotebookError("InterpError", str(problem)), executed)
-    else:
-        parameters = {name: value for name, value in settings.items() if name in declared}
-        parameters |= dict.fromkeys(_environment_parameters(declared, env), env)
-        # Should this process be killed, the report mustn't take what is there by then for everything.
-        started = NotebookResult(path.stem, "stopped", 0.0, NotebookError("Interrupted", "it did not finish"), executed)
-        _record(started)
-        result = run_notebook(path, executed, parameters, on_cell=on_cell)
-    if executed.is_file():
-        export_html(executed)
-    _record(result)
-    return result
-
-
-def _record(result: NotebookResult) -> None:
-    from ..storage import write_json
-
-    value = asdict(result) | {"executed_path": result.executed_path.name}
-    write_json(result.executed_path.with_suffix(".result.json"), value)
-
-
-def select_notebooks(folder: Path, only: str | Iterable[str] | None = None) -> list[Path]:
-    """The numbered notebooks of ``folder`` in order, or those that ``only`` names by number or by name.
-
-    Raises:
-        InterpError: there are none, or ``only`` names one that isn't there.
-    """
-    found = {path.stem: path for path in sorted(folder.glob("*.ipynb")) if re.match(r"\d+_", path.name)}
-    if not found:
-        raise InterpError(f"no numbered notebooks in {folder.resolve()}. Run this in the repository's root.")
-    if only is None:
-        return list(found.values())
-    wanted = [part.strip() for part in (only.split(",") if isinstance(only, str) else only)]
-    chosen = set()
-    for word in wanted:
-        stem = word.removesuffix(".ipynb")
-        matches = [s for s in found if s == stem or (stem.isdigit() and int(s.split("_")[0]) == int(stem))]
-        if not matches:
-            raise InterpError(f"no notebook '{word}'. Valid: {', '.join(found)} (or just the number).")
-        chosen.update(matches)
-    return [path for stem, path in found.items() if stem in chosen]
-
-
-def _one_of(name: str, value: str, valid: tuple[str, ...]) -> None:
-    if value not in valid:
-        raise InterpError(f"unknown {name} '{value}'. Valid: {', '.join(valid)}.")
-
-
-def _environment(name: str) -> str:
-    for canonical in (procgen_game, continuous_task):
-        try:
-            return canonical(name)
-        except InterpError:
-            continue
-    valid = (*PROCGEN_GAMES, *CONTINUOUS_TASKS)
-    near = difflib.get_close_matches(name.lower(), valid, n=3, cutoff=0.5)
-    hint = f"Did you mean {' or '.join(near)}?" if near else f"Valid names: {', '.join(valid)}."
-    raise InterpError(f"unknown environment '{name}'. {hint}")
-
-
-def _environment_parameters(declared: Mapping[str, Any], env: str | None) -> list[str]:
-    """The parameters of a notebook that take ``env``: those whose default is an environment of its kind."""
-    if env is None:
-        return []
-    kinds = [kind for kind in (procgen_game, continuous_task) if _valid(env, kind)]
-    defaults = {name: declared.get(name) for name in ENVIRONMENT_PARAMETERS}
-    return [name for name, value in defaults.items() if isinstance(value, str) and any(_valid(value, k) for k in kinds)]
-
-
-def _valid(name: str, canonical) -> bool:
+        lock.acquire()
+    except Timeout as error:
+        raise InterpError(
+            f"another interp reproduce works in {shown(figures)}. Wait for it, or choose another folder with --figures."
+        ) from error
     try:
-        canonical(name)
-    except InterpError:
-        return False
-    return True
-
-
-def _takes_environment(path: Path, env: str) -> bool:
-    try:
-        return bool(_environment_parameters(declared_parameters(path), env))
-    except InterpError:
-        return True  # a broken notebook is reported as such when its turn comes
+        yield lock._context.lock_file_fd
+    finally:
+        lock.release()
 
 
 def _check_writable(folder: Path) -> None:
     try:
-        (folder / "executed").mkdir(parents=True, exist_ok=True)
-        for place in (folder, folder / "executed"):
-            with tempfile.TemporaryFile(dir=place):
-                pass
+        for place in (folder, folder / "executed", folder / STAMPS):
+            place.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=place) as file:
+                file.write(b"\0" * 65536)  # a full disk lets empty files be made
+                file.flush()
     except OSError as error:
-        reason = error.strerror or error
-        raise InterpError(f"cannot write to {folder}: {reason}. Make it writable or choose another folder.") from error
+        raise InterpError(
+            f"cannot write to {shown(folder)}: {error.strerror or error}. Make room or make it writable, or choose "
+            "another folder with --figures."
+        ) from error
 
 
-def _outcome(result: NotebookResult) -> str:
-    return f"{result.status} in {_duration(result.seconds)}" + (f": {result.error}" if result.error else "")
+def _with_reason(job: Pending, altered: dict[str, str]) -> Pending:
+    """Where we forced a job, the reason is ours."""
+    why = altered.get(stamp(_KINDS[job.rule], job.name)) if job.rule in _KINDS else None
+    return job._replace(reason=why) if why else job
 
 
-def _summary(results: list[NotebookResult], chosen: list[Path], report: Path) -> str:
-    """A table of what became of each notebook, then where to look."""
-    by_name = {result.name: result for result in results}
-    width = max(len(path.stem) for path in chosen)
-    lines = ["", f"{'notebook':<{width}}  {'result':<8}  {'time':>7}  why"]
-    for number, path in enumerate(chosen):
-        result = by_name.get(path.stem)
-        if result is None:
-            status = "stopped" if number == len(results) else "not run"
-            lines.append(f"{path.stem:<{width}}  {status:<8}  {'':>7}  Ctrl-C")
+def _render_pending(pending: Sequence[Pending]) -> str:
+    if not pending:
+        return "nothing would run: everything is up to date"
+    lines = [f"{len(pending)} would run:"]
+    lines += [f"  {f'{job.rule} {job.name}'.strip():<40}  {job.reason}".rstrip() for job in pending]
+    return "\n".join(lines)
+
+
+def _show_what_there_is(plan: Plan) -> None:
+    """The report of a run that failed: Snakemake makes none then, and people look for what did work."""
+    from .report import build_report
+
+    write_manifest(plan.figures)
+    build_report(plan.figures)
+
+
+class Row:
+    """What became of one target."""
+
+    def __init__(self, name: str, result: str, seconds: float | None = None, why: str = ""):
+        self.name, self.result, self.seconds, self.why = name, result, seconds, why
+
+
+def _rows(plan: Plan, pending: Sequence[Pending], *, interrupted: bool) -> list[Row]:
+    rows = []
+    wanted = [("train", run.name) for run in plan.fresh_runs()]
+    wanted += [("notebook", stem) for stem in plan.settings.only] + [("explorer", run) for run in plan.explorers()]
+    planned = {(job.rule, job.name): job.reason for job in pending}
+    for rule, name in wanted:
+        label = name if rule == "notebook" else f"{rule} {name}"
+        path = plan.figures / stamp(_KINDS[rule], name)
+        if path.exists():
+            seconds = read_json(path)["seconds"]
+            if (rule, name) in planned:
+                rows.append(Row(label, "done", seconds, planned[rule, name]))
+            else:
+                rows.append(Row(label, "reused", None, "nothing it depends on has changed"))
             continue
-        why = _clip(str(result.error)) if result.error else ""
-        if result.error and result.executed_path.is_file():
-            why += f"  → {_shown(result.executed_path)}"
-        lines.append(f"{path.stem:<{width}}  {result.status:<8}  {_duration(result.seconds):>7}  {why}".rstrip())
-    return "\n".join([*lines, "", f"report: {_shown(report)}"])
+        result, seconds, why = _unfinished(plan, name) if rule == "notebook" else (None, None, "")
+        if result is None:
+            result, why = ("stopped", "Ctrl-C") if interrupted else ("failed", why or "see above")
+        rows.append(Row(label, result, seconds, why))
+    return rows
 
 
-def _shown(path: Path) -> str:
-    relative = os.path.relpath(path)
-    return str(path) if relative.startswith("..") else relative
+def _unfinished(plan: Plan, stem: str) -> tuple[str | None, float | None, str]:
+    """Result, seconds and reason of a notebook without a stamp, as its result file has them."""
+    path = plan.figures / "executed" / f"{stem}.result.json"
+    if not path.exists():
+        return None, None, "what it depends on failed"
+    value = read_json(path)
+    if value["error"] is None:
+        return None, value["seconds"], ""
+    copy = path.with_name(f"{stem}.ipynb")
+    where = f"  → {shown(copy)}" if copy.is_file() else ""
+    return value["status"], value["seconds"], _clip(str(NotebookError(**value["error"]))) + where
+
+
+def _render_summary(rows: Sequence[Row], plan: Plan) -> str:
+    width = max((len(row.name) for row in rows), default=8)
+    lines = ["", f"{'':<{width}}  {'result':<8}  {'time':>12}  why"]
+    for row in rows:
+        time = duration(row.seconds) if row.seconds is not None else ""
+        lines.append(f"{row.name:<{width}}  {row.result:<8}  {time:>12}  {row.why}".rstrip())
+    return "\n".join([*lines, "", f"report: {shown(plan.figures / 'index.html')}"])
 
 
 def _clip(text: str, length: int = 160) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"

@@ -1,0 +1,55 @@
+"""How long what is pending will take, from what it took before: here, or on the machine named in the table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..runs import SEMANTIC_ALGORITHMS
+from ..storage import read_json
+from .engine import Pending
+from .jobs import duration
+from .plan import Plan, stamp
+
+# Seconds on two cores of a Xeon without bfloat16 (2026-11), one job at a time on one thread; by profile.
+MEASURED = {
+    "quick": {"01_train": 25, "02_evaluate_generalization": 30, "03_embed_and_cluster": 90,
+              "04_prototype_visualization": 45, "states": 10, "explorer": 15},
+    "paper": {"01_train": 25, "02_evaluate_generalization": 900, "03_embed_and_cluster": 900,
+              "04_prototype_visualization": 300, "states": 40, "explorer": 30},
+}  # fmt: skip
+# Environment steps a second there, one run on one thread.
+RATES = {"ppo": 110.0, "sppo": 100.0, "sac": 45.0, "protosac": 45.0}
+_UNKNOWN = 60.0  # a notebook of the user's own
+
+
+def estimated_seconds(plan: Plan, job: Pending) -> float:
+    """Seconds one job will take: what it took in this folder with this profile, else what was measured elsewhere."""
+    profile = plan.settings.profile
+    if job.rule == "train":
+        run = plan.training(job.name)
+        return run.steps / RATES[run.algorithm]
+    if job.rule == "notebook":
+        path = plan.figures / stamp("notebooks", job.name)
+        if path.exists():
+            before = read_json(path)
+            if before["parameters"].get("profile") == profile:
+                return float(before["seconds"])
+        return MEASURED[profile].get(job.name, _UNKNOWN)
+    return MEASURED[profile].get(job.rule, 2.0)
+
+
+def render_estimate(plan: Plan, pending: Sequence[Pending], jobs: int) -> str:
+    """One line: how many jobs, and about how long they take, ``jobs`` of them at a time."""
+    seconds = [estimated_seconds(plan, job) for job in pending]
+    stages = [max((s for s, j in zip(seconds, pending, strict=True) if j.rule == rule), default=0.0)
+              for rule in ("train", "states", "notebook", "report")]  # fmt: skip
+    total = max(sum(stages), sum(seconds) / jobs)
+    trained = [plan.training(job.name) for job in pending if job.rule == "train"]
+    line = f"{len(pending)} jobs, about {duration(total)} with {jobs} at a time"
+    if trained:
+        steps = sum(run.steps for run in trained)
+        slow = "CPU" if any(run.algorithm in SEMANTIC_ALGORITHMS for run in trained) else ""
+        line += f", most of it training {steps:,} environment steps" + (
+            f" (on a {slow}; a GPU is faster)" if slow else ""
+        )
+    return line

@@ -1,0 +1,218 @@
+"""One job of the Snakefile: `python -m interp_lib.pipeline.jobs KIND NAME OUTPUT`, run in the figures folder.
+
+A job that succeeds leaves its output, for most kinds a stamp: what it made, from what, on what and in what time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..errors import InterpError
+from ..storage import write_json
+from .plan import PLAN, Plan
+from .progress import watch
+from .runner import NotebookError, NotebookResult, run_notebook
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Do one job; the exit code says whether it succeeded, and why not is one line on stderr."""
+    parser = argparse.ArgumentParser(prog="interp_lib.pipeline.jobs")
+    parser.add_argument("kind", choices=tuple(JOBS))
+    parser.add_argument("name")
+    parser.add_argument("output", type=Path)
+    args = parser.parse_args(argv)
+    end_with_parent()
+    try:
+        JOBS[args.kind](Plan.read(PLAN), args.name, args.output)
+    except InterpError as error:
+        print(f"{args.name}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def end_with_parent() -> None:
+    """Stop as by Ctrl-C when the parent is gone: a killed Snakemake must leave nothing that writes beside its next."""
+    with contextlib.suppress(OSError, AttributeError):  # Linux has it
+        ctypes.CDLL(None).prctl(1, signal.SIGINT)  # PR_SET_PDEATHSIG
+
+
+def train_job(plan: Plan, name: str, output: Path) -> None:
+    """Train a fresh run, or take the one that is complete."""
+    from ..workbench import train_fresh
+
+    run = plan.training(name)
+    with _timed(name) as timer:
+        trained = train_fresh(
+            plan.runs, plan.settings.profile, run.algorithm, run.env, run.seed, progress=_shows_bars()
+        )
+    _leave(output, timer, run=trained.name, timesteps=trained.timesteps)
+
+
+def states_job(plan: Plan, name: str, output: Path) -> None:
+    """Collect the states of an SPPO run; the file is its own stamp."""
+    from ..embedding import collect_states
+    from ..runs import load_agent
+
+    with _timed(f"states of {name}"):
+        agent = load_agent(plan.run(name).path)
+        collect_states(agent, output, steps=plan.collect_steps, reuse=True, progress=False)
+
+
+def notebook_job(plan: Plan, name: str, output: Path) -> None:
+    """Execute a notebook, with an .ipynb and an .html copy, and check that it used what the plan says.
+
+    Raises:
+        InterpError: an output was made from a run the plan doesn't count among the inputs, so that a change of that
+            run would go unnoticed.
+        SystemExit: a cell failed, which has been said.
+    """
+    from ..outputs import saved_outputs
+
+    result = refresh(plan, name)
+    if result.error:
+        sys.exit(1)
+    outputs = saved_outputs(plan.figures).get(name, [])
+    runs = {run.name: run.folder for output in outputs for run in output.runs}
+    hidden = sorted(run for run in runs if not plan.may_use(name, run))
+    if hidden:
+        raise InterpError(f"it showed {', '.join(hidden)}, which USES in interp_lib/pipeline/plan.py does not name.")
+    files = {f"{name}/{file}": digest for output in outputs for file, digest in output.files.items()}
+    digests = {run: _digest(plan.figures / folder) if folder else None for run, folder in sorted(runs.items())}
+    _leave(output, result.seconds, parameters=plan.shown_parameters(name), runs=digests, files=files)
+
+
+def explorer_job(plan: Plan, name: str, output: Path) -> None:
+    """Write the page on which the clusters of an SPPO run can be explored without Python."""
+    from ..descriptions import read_descriptions
+    from ..embedding import load_states
+    from ..runs import load_agent
+    from ..static_explorer import export_explorer
+
+    run = plan.run(name)
+    page = plan.figures / "explorers" / f"{name}.html"
+    with _timed(f"explorer of {name}") as timer:
+        agent = load_agent(run.path)
+        states = load_states(plan.figures / plan.states_target(name), agent)
+        export_explorer(agent, states, page, descriptions=read_descriptions(run.path, states.num_codes))
+    files = {f"explorers/{page.name}": digest_of(page)}
+    _leave(output, timer, runs={name: _digest(run.path)}, files=files)
+
+
+def report_job(plan: Plan, name: str, output: Path) -> None:
+    """Write page and manifest from what lies in the figures folder."""
+    from .manifest import write_manifest
+    from .report import build_report
+
+    write_manifest(plan.figures)
+    build_report(plan.figures)
+
+
+JOBS: dict[str, Callable[[Plan, str, Path], None]] = {
+    "train": train_job,
+    "states": states_job,
+    "notebook": notebook_job,
+    "explorer": explorer_job,
+    "report": report_job,
+}
+
+
+def refresh(plan: Plan, stem: str) -> NotebookResult:
+    """Redo everything one notebook makes: its outputs, its executed copy (.ipynb and .html) and its result.
+
+    What an earlier run left goes first: old pictures must not pass for new ones.
+
+    Returns:
+        The result, which is also kept as ``<figures>/executed/<notebook>.result.json`` for the report.
+    """
+    from ..outputs import clear_outputs
+    from .report import export_html
+
+    executed = plan.figures / "executed" / f"{stem}.ipynb"
+    clear_outputs(plan.figures, stem)
+    for stale in (executed, executed.with_suffix(".html"), executed.with_suffix(".result.json")):
+        stale.unlink(missing_ok=True)
+    with watch(stem, bars=_shows_bars()) as watcher:
+        try:
+            parameters = plan.parameters(stem)
+        except InterpError as problem:
+            result = NotebookResult(stem, "failed", 0.0, NotebookError("InterpError", str(problem)), executed)
+        else:
+            # Should this process be killed, the report mustn't take what is there by then for everything.
+            error = NotebookError("Interrupted", "it did not finish")
+            _record(NotebookResult(stem, "stopped", 0.0, error, executed))
+            result = run_notebook(plan.notebook(stem), executed, parameters, on_cell=watcher.cell)
+        if executed.is_file():
+            export_html(executed)
+        _record(result)
+        watcher.finish(outcome(result))
+    return result
+
+
+def outcome(result: NotebookResult) -> str:
+    """How a notebook went, in a line."""
+    return f"{result.status} in {duration(result.seconds)}" + (f": {result.error}" if result.error else "")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    if seconds < 5400:
+        return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _record(result: NotebookResult) -> None:
+    value = asdict(result) | {"executed_path": result.executed_path.name}
+    write_json(result.executed_path.with_suffix(".result.json"), value)
+
+
+def _leave(output: Path, seconds: float | list[float], **made: Any) -> None:
+    from ..provenance import provenance
+
+    taken = seconds[0] if isinstance(seconds, list) else seconds
+    write_json(output, {"seconds": round(taken, 1), **made, "provenance": provenance()})
+
+
+def _digest(run: Path) -> str:
+    from ..runs import read_run, run_digest
+
+    return run_digest(read_run(run))
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file."""
+    from ..runs import sha256
+
+    return sha256(path)
+
+
+@contextlib.contextmanager
+def _timed(what: str) -> Iterator[list[float]]:
+    """Say what begins and how long it took; the list holds the seconds afterwards."""
+    print(what, file=sys.stderr, flush=True)
+    started, seconds = time.monotonic(), [0.0]
+    yield seconds
+    seconds[0] = time.monotonic() - started
+    print(f"{what}  done in {duration(seconds[0])}", file=sys.stderr, flush=True)
+
+
+def _shows_bars() -> bool:
+    """Whether this job has the terminal for itself (reproduce.py says so)."""
+    return os.environ.get("INTERP_BARS") == "1" and sys.stderr.isatty()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
