@@ -8,8 +8,11 @@ BIN := .venv/bin
 # The nbval plugin alone takes a second to import, so only the notebooks load it.
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with=tests/nbval_sanitize.cfg
 
+# mkdocs-material advertises its successor at every build.
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
+
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce test test-slow notebooks lab lint lock clean
+.PHONY: help install reproduce test test-slow notebooks lab docs docs-serve lint lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
@@ -41,6 +44,12 @@ notebooks: install ## run the notebooks and store their outputs in them (after a
 lab: install ## open JupyterLab on the notebooks
 	@$(BIN)/jupyter lab --ServerApp.root_dir=notebooks $$([ "$$(id -u)" = 0 ] && echo --allow-root)
 
+docs: install ## build the documentation into build/site, without a network
+	@$(MKDOCS) build --strict --clean && echo "open build/site/index.html"
+
+docs-serve: install ## show it on 127.0.0.1:8000 and build it again after every change
+	@$(MKDOCS) serve --strict
+
 lint: install ## ruff: rules and format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
@@ -48,5 +57,5 @@ lock: ## resolve pyproject.toml anew and write requirements.lock (needs Python 3
 	@tools/lock.sh
 
 clean: ## remove .venv and caches; runs/, checkpoints/ and figures/ stay
-	@rm -rf .venv build *.egg-info .pytest_cache .ruff_cache
+	@rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

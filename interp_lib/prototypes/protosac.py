@@ -131,6 +131,8 @@ class SAC(_Checked, RunFolderMixin, SB3SAC):
 class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
     """Soft actor-critic that acts by comparing states with prototypes.
 
+    What is not listed here is as in Stable-Baselines3's ``SAC``, gSDE excepted.
+
     Args:
         policy: ``"MlpPolicy"`` or ``"CnnPolicy"``.
         env: environment, VecEnv or Gymnasium id with Box observations and actions.
@@ -146,7 +148,6 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
         final_projection: project at the end of ``learn``.
         imitation_epochs: of the final projection, in which encoder and Gaussians imitate the policy before it.
         projection_candidates: how many replay states a projection chooses from, at most.
-        The others are those of Stable-Baselines3's ``SAC``, gSDE excepted.
 
     Raises:
         InterpError: discrete actions, a prototype setting out of range, gSDE.
