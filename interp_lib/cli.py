@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from . import __version__
 from .envs.names import continuous_task, procgen_game
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> NoReturn:
         """One line and status 2, as for every other error."""
         print(f"interp: {message}. See: {self.prog} --help", file=sys.stderr)
         raise SystemExit(EXIT_ERROR)

@@ -61,10 +61,11 @@ def write_description(run_dir: Path | str, k: int, text: str, num_codes: int) ->
     root = yaml.compose(old, yaml.SafeLoader)
     new = None if root is None or root.flow_style else _splice(old, root, k, text)
     try:
-        kept = new is not None and _parse(new, path, num_codes) == wanted
+        if new is not None and _parse(new, path, num_codes) != wanted:
+            new = None
     except InterpError:
-        kept = False
-    if not kept:  # a new file, or a form that can't be edited in place, such as {0: one line}
+        new = None
+    if new is None:  # a new file, or a form that can't be edited in place, such as {0: one line}
         header = old if root is None and old.strip() else HEADER
         new = header.rstrip("\n") + "\n" + "".join(_line(key, sentence) for key, sentence in wanted.items())
     write_text(path, new)

@@ -50,7 +50,13 @@ def run_checks(folder: Path | str = ".") -> list[Check]:
     Returns:
         The checks in the order in which problems should be solved. Nothing is raised: what fails is a finding.
     """
-    probes = (check_procgen, check_mujoco, check_box2d, check_video, check_torch)
+    probes: tuple[Callable[[], Check | list[Check]], ...] = (
+        check_procgen,
+        check_mujoco,
+        check_box2d,
+        check_video,
+        check_torch,
+    )
     with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
         findings = [pool.submit(probe) for probe in probes]
         checks = [check_python(), check_disk(folder)]
@@ -205,14 +211,14 @@ def _encode_video() -> str:
 
     frames = [np.full((64, 64, 3), 25 * i, dtype=np.uint8) for i in range(8)]
     file = io.BytesIO()
-    with av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=8)
+    with av.open(file, "w", format="mp4") as written:
+        stream = written.add_stream("libx264", rate=8)
         stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
         for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
+            written.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        written.mux(stream.encode())
     file.seek(0)
-    with av.open(file) as container:
+    with av.open(file, "r") as container:
         decoded = sum(1 for _ in container.decode(video=0))
     if decoded != len(frames):
         raise RuntimeError(f"wrote {len(frames)} H.264 frames and read {decoded}")

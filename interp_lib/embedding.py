@@ -12,6 +12,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from tqdm.auto import tqdm
 
@@ -19,6 +20,7 @@ from .envs.procgen import OBSERVATION_SHAPE, ProcgenVec
 from .errors import InterpError
 from .evaluation import procgen_levels
 from .semantic.agents import PPO
+from .semantic.config import SPPOConfig
 from .semantic.play import play
 from .storage import atomic_write
 
@@ -51,7 +53,7 @@ class StateSet:
     def __len__(self) -> int:
         return len(self.code)
 
-    def frames(self, rows: np.ndarray) -> np.ndarray:
+    def frames(self, rows: npt.ArrayLike) -> np.ndarray:
         """Observations of the states ``rows`` (m,), in that order → uint8 (m, 64, 64, 3).
 
         Raises:
@@ -96,6 +98,7 @@ def collect_states(
     """
     if agent.algorithm != "sppo":
         raise InterpError(f"a {agent.algorithm} run has no clusters to embed: only SPPO has codes. Choose an sppo run.")
+    assert isinstance(agent.config, SPPOConfig)
     path = Path(path)
     if steps < 1 or num_envs < 1:
         raise InterpError(f"steps and num_envs must be at least 1, not {steps} and {num_envs}.")
@@ -198,7 +201,7 @@ def weights_digest(agent: PPO) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(agent.network.state_dict().items()):
         digest.update(name.encode())
-        digest.update(np.ascontiguousarray(tensor.float().cpu().numpy()))
+        digest.update(np.ascontiguousarray(tensor.float().cpu().numpy()).tobytes())
     return digest.hexdigest()
 
 

@@ -70,7 +70,9 @@ class EpisodeFrames:
         if self._image:
             return image_observation(trace.observations[step], frame_size(self.task))
         if self.note:
-            return with_frames(trace, [step]).frames[0]
+            frames = with_frames(trace, [step]).frames
+            assert frames is not None
+            return frames[0]
         if self._env is None:
             self._env = rendering_task(self.task)
         if self._episode != episode or self._at > step:

@@ -241,7 +241,7 @@ def effective_number(weights: np.ndarray) -> np.ndarray:
 # Actions of single prototypes
 
 
-def squash(u: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+def squash(u: Any, low: Any, high: Any) -> Any:
     """The action of u, elementwise: low + (tanh(u) + 1)/2 · (high − low)."""
     return low + (np.tanh(u) + 1) / 2 * (high - low)
 
@@ -416,8 +416,9 @@ def picture_states(
     pictures: dict[tuple[int, int], np.ndarray] = {}
     for episode in sorted({state.episode for state in states}):
         steps = sorted({state.step for state in states if state.episode == episode})
-        shown = with_frames(traces[episode], steps, size=size)
-        pictures |= {(episode, step): frame for step, frame in zip(steps, shown.frames, strict=True)}
+        frames = with_frames(traces[episode], steps, size=size).frames
+        assert frames is not None
+        pictures |= {(episode, step): frame for step, frame in zip(steps, frames, strict=True)}
     return np.stack([pictures[state.episode, state.step] for state in states])
 
 
@@ -502,11 +503,11 @@ def state_map(agent: ProtoSAC, traces: Sequence[EpisodeTrace]) -> StateMap:
     task, prototypes = traces[0].task, agent.prototypes
     observations = np.concatenate([trace.observations for trace in traces])
     if task == "pendulum" and prototypes.observations is not None:
-        flat = [
+        visited, stood_for = (
             np.stack([np.degrees(np.arctan2(o[:, 1], o[:, 0])), o[:, 2]], 1)
             for o in (observations, prototypes.observations)
-        ]
-        return StateMap(*flat, ("angle from upright (degrees)", "angular velocity (rad/s)"))
+        )
+        return StateMap(visited, stood_for, ("angle from upright (degrees)", "angular velocity (rad/s)"))
     if task == "mountaincar" and prototypes.observations is not None:
         return StateMap(observations, prototypes.observations, ("position", "velocity (a step)"))
     latents = agent.encode(observations)
@@ -515,8 +516,8 @@ def state_map(agent: ProtoSAC, traces: Sequence[EpisodeTrace]) -> StateMap:
     shares = lengths**2 / (lengths**2).sum()
     # An axis may point either way; fix it, so that the map does not flip between machines.
     axes = directions[:2] * np.sign(directions[:2].sum(1, keepdims=True))
-    labels = tuple(f"latent component {i + 1} ({shares[i]:.0%} of variance)" for i in range(2))
-    return StateMap((latents - center) @ axes.T, (prototypes.latents - center) @ axes.T, labels)
+    first, second = (f"latent component {i + 1} ({shares[i]:.0%} of variance)" for i in range(2))
+    return StateMap((latents - center) @ axes.T, (prototypes.latents - center) @ axes.T, (first, second))
 
 
 def state_values(agent: ProtoSAC, trace: EpisodeTrace) -> np.ndarray:

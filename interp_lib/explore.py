@@ -22,6 +22,7 @@ from .progress import read_progress
 from .published import published_seeds
 from .runs import SEMANTIC_ALGORITHMS, Run, agent_name
 from .semantic.agents import PPO
+from .semantic.config import SPPOConfig
 from .semantic.play import Episode, play_episodes
 from .skill_videos import find_stretches, frames_in, stretch_clips, successful
 from .transitions import dwell_table, transition_table, typical_sequences
@@ -217,12 +218,12 @@ def save_skill_videos(
     Raises:
         InterpError: the agent has no clusters.
     """
-    _must_have_clusters(agent)
+    num_codes = _must_have_clusters(agent)
     episodes = list(episodes)
     best = max(e.total for e in episodes)
     chosen = successful(episodes)
     report = []
-    for k in range(agent.config.num_codes):
+    for k in range(num_codes):
         stretches = find_stretches(episodes, k, max_frames=max_frames)
         frames, used = frames_in(stretches), len({s.episode for s in stretches})
         missing = max(max_frames - frames, 0)
@@ -258,7 +259,7 @@ def play_for_videos(
     Raises:
         InterpError: the agent has no clusters, or a number is not positive.
     """
-    _must_have_clusters(agent)
+    num_codes = _must_have_clusters(agent)
     if max_frames < 1:
         raise InterpError(f"the number of frames must be positive, not {max_frames}.")
     episodes: list[Episode] = []
@@ -275,13 +276,14 @@ def play_for_videos(
         finally:
             env.close()
         short = any(
-            frames_in(find_stretches(episodes, k, max_frames=max_frames)) < max_frames
-            for k in range(agent.config.num_codes)
+            frames_in(find_stretches(episodes, k, max_frames=max_frames)) < max_frames for k in range(num_codes)
         )
         if not short or sum(len(e.actions) for e in episodes) >= max_steps:
             return episodes
 
 
-def _must_have_clusters(agent: PPO) -> None:
+def _must_have_clusters(agent: PPO) -> int:
     if agent.algorithm != "sppo":
         raise InterpError(f"a {agent.algorithm} run has no clusters to film: only SPPO has codes. Choose an sppo run.")
+    assert isinstance(agent.config, SPPOConfig)
+    return agent.config.num_codes

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -82,7 +82,8 @@ def level_table(runs: Sequence[Run], evaluations: Evaluations, *, normalise: boo
         ``unseen`` and ``gap`` (train − unseen) with their 95% intervals over episodes, and ``episodes`` (the fewer of
         the two sides). ``random`` has a row a game, without a gap.
     """
-    rows, random = [], {}
+    rows: list[dict[str, Any]] = []
+    random: dict[str, dict[str, Any]] = {}
     for run in runs:
         known = evaluations.complete(run)
         scaled = {side: _scaled(values, run) if normalise else values for side, values in known.items()}

@@ -89,7 +89,7 @@ def save_gallery(study: PrototypeStudy, outputs: Outputs, runs: Runs, *, most: i
 
 def save_nearest(study: PrototypeStudy, outputs: Outputs, runs: Runs, *, rows: int = 4, count: int = 4) -> None:
     """Save "this prototype looks like those states" for the prototypes with the largest mean weights."""
-    shown = study.usage.order[:rows]
+    shown = study.usage.order[:rows].tolist()
     nearest = nearest_states(study.agent, study.traces, count)
     states = picture_states(study.traces, [state for k in shown for state in nearest[k]])
     ends = np.cumsum([len(nearest[k]) for k in shown])
@@ -182,6 +182,7 @@ def save_episode_video(
         fps=playback_fps(study.info.name, steps),
     )
     near = int(np.abs(np.array(steps) - most_divided_step(trace)).argmin())
+    assert shown.frames is not None
     one = replace(shown, frames=shown.frames[near : near + 1], frame_steps=shown.frame_steps[near : near + 1])
     still = outputs.image(
         next(frames(one)),

@@ -109,7 +109,7 @@ def read_run(run_dir: Path | str) -> Run:
     return Run(run_dir, config)
 
 
-def agent_class(algorithm: str) -> type:
+def agent_class(algorithm: str) -> type[Any]:
     """The class of an algorithm, imported now."""
     module, name = ALGORITHMS[algorithm]
     return getattr(importlib.import_module(module), name)

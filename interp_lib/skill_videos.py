@@ -39,6 +39,7 @@ def find_stretches(
     by_episode = []
     for index in successful(episodes):
         code = episodes[index].codes
+        assert code is not None  # of an SPPO agent
         bounds = [0, *(np.flatnonzero(np.diff(code)) + 1).tolist(), len(code)]
         found = [Stretch(index, a, min(b, a + longest)) for a, b in pairwise(bounds) if code[a] == cluster]
         by_episode.append([s for s in found if s.stop - s.start >= shortest])

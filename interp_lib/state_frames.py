@@ -113,7 +113,8 @@ class _PendulumFrames(gym.Wrapper):
 
     def render(self) -> np.ndarray:
         # Its arrow is the torque of the step before, and would be taken for the action that is explained.
-        self.unwrapped.last_u = None
+        simulator: Any = self.unwrapped
+        simulator.last_u = None
         frame = np.asarray(self.env.render())
         margin = round(len(frame) * _PENDULUM_MARGIN)
         middle = frame[margin:-margin, margin:-margin]

@@ -71,8 +71,9 @@ def export_explorer(
     if not states.kept.any():
         raise InterpError(f"{states.path} has no kept states to show. Collect more: interp embed RUN")
     clusters, tiles = _clusters(states, descriptions or {}, seed)
-    fixed = {"clusters": clusters, "clipSheets": _sheets(tiles)}
-    room = max_bytes - sum(map(len, fixed["clipSheets"])) - 100_000  # the page itself and its text
+    clip_sheets = _sheets(tiles)
+    fixed = {"clusters": clusters, "clipSheets": clip_sheets}
+    room = max_bytes - sum(map(len, clip_sheets)) - 100_000  # the page itself and its text
     probe = sample_rows(states, 200, seed=seed)
     per_state = sum(map(len, _sheets(states.frames(probe)))) / len(probe) + 120  # coordinates, facts, probabilities
     while True:
@@ -99,12 +100,13 @@ def _clusters(states: StateSet, descriptions: Mapping[int, str], seed: int) -> t
             "k": k, "color": cluster_color(k), "ink": readable_ink(cluster_color(k)), "states": group.count,
             "share": group.share, "levels": group.levels, "description": descriptions.get(k, ""), "clips": [],
         }  # fmt: skip
-        if group.count:
+        mean = mean_image(states, rows)
+        if mean is not None and group.dwell is not None:
             cluster |= {
                 "dwell": round(group.dwell, 1), "value": round(group.value, 2), "toGo": round(group.return_to_go, 1),
                 "mean": len(tiles), "actions": [round(float(share), 4) for share in group.actions],
             }  # fmt: skip
-            tiles.append(mean_image(states, rows))
+            tiles.append(mean)
             for clip in cluster_clips(states, k, seed=seed):
                 level, step = int(states.level[clip[0]]), int(steps[clip[0]])
                 cluster["clips"].append({"first": len(tiles), "length": len(clip), "level": level, "step": step})

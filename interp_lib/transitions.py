@@ -91,6 +91,7 @@ def typical_sequences(
     good = set(successful(list(episodes)))
     counts: dict[str, list[Counter]] = {"successful": [], "other": []}
     for index, episode in enumerate(episodes):
+        assert episode.codes is not None  # of an SPPO agent
         path = collapse(episode.codes)
         windows = [tuple(path[i : i + length].tolist()) for i in range(len(path) - length + 1)]
         counts["successful" if index in good else "other"].append(Counter(windows[-1:] if ending else windows))
@@ -98,7 +99,7 @@ def typical_sequences(
     shown = {window for total in totals.values() for window, _ in total.most_common(top)}
     rows = {}
     for window in sorted(shown):
-        row = {}
+        row: dict[str, float] = {}
         for kind, of in counts.items():
             share = ratio_interval(*(np.array(x) for x in ([c[window] for c in of], [c.total() for c in of])))
             row |= {f"{kind}: count": totals[kind][window], **columns(f"{kind}: share", share)}

@@ -233,6 +233,7 @@ class _Float32(gym.ObservationWrapper):
 
     def __init__(self, env: gym.Env):
         super().__init__(env)
+        assert isinstance(env.observation_space, spaces.Box)
         low, high = (bound.astype(np.float32) for bound in (env.observation_space.low, env.observation_space.high))
         self.observation_space = spaces.Box(low, high, dtype=np.float32)
 

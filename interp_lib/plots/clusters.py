@@ -28,12 +28,14 @@ def draw_space(
     order = np.random.default_rng(0).permutation(len(points))  # no cluster lies on top of all others
     size = float(np.clip(12_000 / max(len(points), 1), 1.5, 12))
     colors = np.array([cluster_color(int(k)) for k in range(int(code.max()) + 1)])
-    ax.scatter(*points[order].T, c=colors[code[order]], s=size, linewidths=0, alpha=0.65, rasterized=True)
+    x, y = points[order].T
+    ax.scatter(x, y, c=colors[code[order]], s=size, linewidths=0, alpha=0.65, rasterized=True)
     for k in np.unique(code):
         member = points[code == k]
         if len(member) >= label_share * len(points):
+            x, y = np.median(member, axis=0)
             ax.text(
-                *np.median(member, axis=0), str(k), color="white", weight="bold", fontsize=10, ha="center", va="center",
+                x, y, str(k), color="white", weight="bold", fontsize=10, ha="center", va="center",
                 bbox={"boxstyle": "circle,pad=0.25", "facecolor": cluster_color(int(k)), "edgecolor": "white"},
             )  # fmt: skip
     ax.set_xlabel(f"{axis}₁")

@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import PlaceHolderLayoutEngine
+from matplotlib.layout_engine import ConstrainedLayoutEngine, PlaceHolderLayoutEngine
 from PIL import Image, ImageDraw, ImageFont
 
 from ..explain import (
@@ -81,7 +81,7 @@ def plot_gallery(
         show_state(image_axes, pictures.frames[k], colors[k])
         image_axes.set_title(f"P{k}  weight {_percent(usage.mean_weight[k])}", fontsize=9.5, pad=4, loc="left")
         image_axes.set_xlabel(pictures.captions[k], fontsize=8, color=_MUTED, labelpad=3)
-        where = dict(transform=image_axes.transAxes, ha="right", fontsize=8, color=_MUTED)
+        where: dict[str, Any] = dict(transform=image_axes.transAxes, ha="right", fontsize=8, color=_MUTED)
         image_axes.text(1, 1.025, _leads(usage.led[k]), **where)
         draw_action(action_axes, means[k], stds[k], low, high, action_names if column == 0 else None, colors[k])
         if place + columns >= len(shown):
@@ -206,8 +206,10 @@ def plot_decision(
     """
     colors, shown = prototype_colors(usage), decision.order[: min(top, len(decision.order))]
     fig = plt.figure(figsize=(10.6, 4.4), layout="constrained")
-    fig.get_layout_engine().set(wspace=0.03)
-    left, middle, right = fig.subfigures(1, 3, width_ratios=[3.1, 2.9, 4.6])
+    engine = fig.get_layout_engine()
+    assert isinstance(engine, ConstrainedLayoutEngine)
+    engine.set(wspace=0.03)
+    left, middle, right = fig.subfigures(1, 3, width_ratios=[3.1, 2.9, 4.6])  # type: ignore[misc]  # an array of them
 
     axes = left.subplots()
     show_state(axes, current, INK)
@@ -339,13 +341,17 @@ def draw_state_map(axes: Axes, flat: StateMap, leading: np.ndarray, usage: Usage
     """:func:`plot_state_map` into axes that are there."""
     colors = np.array(prototype_colors(usage))
     drawn = np.arange(0, len(leading), max(1, -(-len(leading) // most)))
-    axes.scatter(*flat.states[drawn].T, c=colors[leading[drawn]], s=9, alpha=0.65, lw=0, rasterized=True)
+    x, y = flat.states[drawn].T
+    axes.scatter(x, y, c=colors[leading[drawn]], s=9, alpha=0.65, lw=0, rasterized=True)
     size, text = (260, 7.5) if len(colors) <= 16 else (180, 6.5)
     for height, k in enumerate(usage.order[::-1], start=3):  # the heaviest on top, its label with it
-        axes.scatter(*flat.prototypes[k], s=size, color=colors[k], edgecolor="white", lw=1.6, zorder=height)
+        x, y = flat.prototypes[k]
+        axes.scatter(x, y, s=size, color=colors[k], edgecolor="white", lw=1.6, zorder=height)
         dark = np.dot([int(colors[k][i : i + 2], 16) for i in (1, 3, 5)], (0.299, 0.587, 0.114)) < 140
-        style = dict(color="white" if dark else INK, fontsize=text, fontweight="bold", ha="center", va="center")
-        axes.text(*flat.prototypes[k], f"P{k}", **style, zorder=height + 0.5)
+        style: dict[str, Any] = dict(
+            color="white" if dark else INK, fontsize=text, fontweight="bold", ha="center", va="center"
+        )
+        axes.text(x, y, f"P{k}", **style, zorder=height + 0.5)
     axes.set(xlabel=flat.labels[0], ylabel=flat.labels[1])
     shown = f"n = {len(leading):,} states" + (f", {len(drawn):,} of them drawn" if len(drawn) < len(leading) else "")
     axes.set_title(f"Which prototype leads where, {shown}", fontsize=10.5)
@@ -370,7 +376,8 @@ def plot_usage(
     stack = [trace.weights[:, k] for k in top]
     labels, shades = [f"P{k}" for k in top], [colors[k] for k in top]
     if len(usage.order) > len(top):
-        stack, labels, shades = [*stack, 1 - sum(stack)], [*labels, "others"], [*shades, _OTHERS]
+        others = 1 - sum(stack, start=np.zeros_like(stack[0]))
+        stack, labels, shades = [*stack, others], [*labels, "others"], [*shades, _OTHERS]
     weights.stackplot(steps, stack, colors=shades, labels=labels, lw=0)
     weights.set(xlim=(0, max(len(trace) - 1, 1)), ylim=(0, 1), ylabel="weight")
     weights.set_title(f"One episode (seed {trace.seed}, return {trace.total:.0f})", fontsize=10, pad=24)
@@ -437,6 +444,7 @@ def explained_frames(
     Yields:
         uint8 (rows, columns, 3), all of one even size.
     """
+    assert trace.frames is not None
     colors = prototype_colors(usage)
     frame_height, frame_width = trace.frames.shape[1:3]
     width = round(height * frame_width / frame_height)

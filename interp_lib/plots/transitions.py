@@ -13,6 +13,7 @@ from .clusters import stretch_contrast
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.path import Path
 
 LEAST_PROBABILITY = 0.1
 LEAST_VISITS = 10  # one of four visits is 25%, and says nothing
@@ -122,7 +123,9 @@ def _on_curve(start: np.ndarray, middle: np.ndarray, stop: np.ndarray, t: float)
     return (1 - t) ** 2 * start + 2 * t * (1 - t) * middle + t**2 * stop
 
 
-def _trimmed(start: np.ndarray, middle: np.ndarray, stop: np.ndarray, before: float, after: float):
+def _trimmed(
+    start: np.ndarray, middle: np.ndarray, stop: np.ndarray, before: float, after: float
+) -> tuple[Path, float, float]:
     """The part of a curve that is at least ``before`` from its start and ``after`` from its end: path, t from, t to."""
     from matplotlib.path import Path
 

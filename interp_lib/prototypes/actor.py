@@ -19,7 +19,7 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN, create_mlp
-from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.sac.policies import SACPolicy
 from torch import nn
 
@@ -62,6 +62,10 @@ class ProtoActor(BasePolicy):
     """
 
     action_space: spaces.Box
+    prototype_observations: torch.Tensor
+    placed: torch.Tensor
+    observed: torch.Tensor
+    projected: torch.Tensor
 
     def __init__(
         self,
@@ -98,7 +102,8 @@ class ProtoActor(BasePolicy):
         # Spread-out means and σ = 1 make the first policies explore; small ones lagged SAC on LunarLander.
         self.means = nn.Parameter(torch.randn(n_prototypes, action_dim))
         self.log_stds = nn.Parameter(torch.zeros(n_prototypes, action_dim))
-        observations = torch.zeros((n_prototypes, *observation_space.shape), dtype=_torch_dtype(observation_space))
+        shape = observation_space.shape or ()
+        observations = torch.zeros((n_prototypes, *shape), dtype=_torch_dtype(observation_space))
         self.register_buffer("prototype_observations", observations)
         for name, parameter in self._projected_parameters():
             self.register_buffer(_free(name), parameter.detach().clone())
@@ -117,7 +122,7 @@ class ProtoActor(BasePolicy):
             mixture=self.mixture,
         )
 
-    def encode(self, obs: torch.Tensor) -> torch.Tensor:
+    def encode(self, obs: PyTorchObs) -> torch.Tensor:
         """Latents (B, d) of length 1 of observations (B, *observation)."""
         return self.encode_features(self.extract_features(obs, self.features_extractor))
 
@@ -141,7 +146,7 @@ class ProtoActor(BasePolicy):
         """Pairs (as it was just before the last projection, as it is) of what projection changes."""
         return [(getattr(self, _free(name)), parameter) for name, parameter in self._projected_parameters()]
 
-    def compare(self, obs: torch.Tensor) -> Comparison:
+    def compare(self, obs: PyTorchObs) -> Comparison:
         """Compare observations (B, *observation) with the prototypes."""
         return self.compare_latents(self.encode(obs))
 
@@ -155,7 +160,7 @@ class ProtoActor(BasePolicy):
         """The action distribution that weights (B, K) give rise to."""
         return MIXTURES[self.mixture](weights, self.means, self.stds())
 
-    def forward(self, obs: torch.Tensor, deterministic: bool = False) -> torch.Tensor:
+    def forward(self, obs: PyTorchObs, deterministic: bool = False) -> torch.Tensor:
         """Actions (B, a) in [−1, 1]."""
         mixed = self.mix(self.compare(obs).weights)
         return torch.tanh(mixed.mode() if deterministic else mixed.sample()[0])
@@ -166,7 +171,7 @@ class ProtoActor(BasePolicy):
         u, _ = mixed.sample()
         return torch.tanh(u), mixed.log_prob(u)
 
-    def _predict(self, observation: torch.Tensor, deterministic: bool = False) -> torch.Tensor:
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> torch.Tensor:
         return self(observation, deterministic)
 
 
@@ -181,7 +186,10 @@ class ProtoSACPolicy(SACPolicy):
         InterpError: a prototype setting is out of range, or gSDE is asked for.
     """
 
-    actor: ProtoActor
+    actor: ProtoActor  # type: ignore[assignment]  # SB3 annotates its own Actor, which this replaces
+    actor_parameters: list[torch.Tensor]
+    critic_parameters: list[torch.Tensor]
+    target_parameters: list[torch.Tensor]
 
     def __init__(
         self,
@@ -203,7 +211,7 @@ class ProtoSACPolicy(SACPolicy):
             raise InterpError(f"temperature is {temperature}; it must be above 0 (0.15 is a sharp softmax).")
         if mixture not in MIXTURES:
             raise InterpError(f"unknown mixture '{mixture}'. Choose one of: {', '.join(MIXTURES)}.")
-        self.prototype_kwargs = dict(
+        self.prototype_kwargs: dict[str, Any] = dict(
             n_prototypes=n_prototypes, latent_dim=latent_dim, temperature=temperature, mixture=mixture
         )
         kwargs["optimizer_kwargs"] = {"fused": True} | (kwargs.get("optimizer_kwargs") or {})
@@ -216,7 +224,9 @@ class ProtoSACPolicy(SACPolicy):
         self.critic_parameters = list(self.critic.parameters())
         self.target_parameters = list(self.critic_target.parameters())
 
-    def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> ProtoActor:
+    def make_actor(  # type: ignore[override]  # as above
+        self, features_extractor: BaseFeaturesExtractor | None = None
+    ) -> ProtoActor:
         kwargs = self._update_features_extractor(self.net_args, features_extractor)
         return ProtoActor(**kwargs, **self.prototype_kwargs).to(self.device)
 

@@ -132,11 +132,16 @@ class VideoLog(BaseCallback):
         step, ended = 0, False
         while not ended and step < _MOST_FRAMES * self.stride:
             if step % self.stride == 0:
-                yield self.env.render()
+                yield self._frame()
             action, _ = self.model.predict(observation, deterministic=True)
             observation, _, terminated, truncated, _ = self.env.step(action)
             step, ended = step + 1, terminated or truncated
-        yield self.env.render()
+        yield self._frame()
+
+    def _frame(self) -> np.ndarray:
+        frame = self.env.render()
+        assert isinstance(frame, np.ndarray)
+        return frame
 
     def _on_training_end(self) -> None:
         self.env.close()

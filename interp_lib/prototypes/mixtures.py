@@ -108,7 +108,8 @@ def imitation(target: SquashedMixture, *, draws: int = 4) -> Callable[[SquashedM
     """
     if isinstance(target, Blend):
 
-        def exact(mixed: Blend) -> torch.Tensor:
+        def exact(mixed: SquashedMixture) -> torch.Tensor:
+            assert isinstance(mixed, Blend)  # an actor keeps its kind of mixture
             squares = (target.std**2 + (target.mean - mixed.mean) ** 2) / mixed.std**2
             return (torch.log(mixed.std / target.std) + 0.5 * squares - 0.5).sum(-1).mean()
 

@@ -13,7 +13,7 @@ benchmarks/protosac_throughput.py counted 1.32 times the gradient steps of Stabl
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -28,11 +28,11 @@ _FEW_ROWS = 32  # a single decision gains nothing
 
 def layers_of(network: nn.Sequential) -> tuple[nn.Linear, ...] | None:
     """The Linear layers of a network that is Linear, ReLU, Linear, …, Linear; None for any other network."""
-    linear, between = tuple(network)[0::2], tuple(network)[1::2]
-    usual = all(type(m) is nn.Linear and m.bias is not None for m in linear) and all(
-        type(m) is nn.ReLU for m in between
-    )
-    return linear if usual and len(linear) == len(between) + 1 else None
+    modules = tuple(network)
+    linear = tuple(m for m in modules[0::2] if type(m) is nn.Linear and m.bias is not None)
+    between = tuple(m for m in modules[1::2] if type(m) is nn.ReLU)
+    usual = len(linear) + len(between) == len(modules) and len(linear) == len(between) + 1
+    return linear if usual else None
 
 
 def run_mlp(network: nn.Sequential, x: torch.Tensor, *, frozen: bool = False) -> torch.Tensor:
@@ -93,4 +93,4 @@ class FastCritic(ContinuousCritic):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not (self.share_features_extractor or frozen)):
             features = self.extract_features(obs, self.features_extractor)
         x = torch.cat([features, actions], dim=1)
-        return tuple(run_mlp(network, x, frozen=frozen) for network in self.q_networks)
+        return tuple(run_mlp(cast(nn.Sequential, network), x, frozen=frozen) for network in self.q_networks)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from gymnasium import spaces
 from stable_baselines3 import SAC as SB3SAC
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, ReplayBufferSamples
+from stable_baselines3.sac.policies import SACPolicy
 
 from ..errors import InterpError
 from . import losses
@@ -78,12 +79,20 @@ class Prototypes:
     projected: bool
 
 
-class _Checked:
+if TYPE_CHECKING:
+    _MixedInto = SB3SAC
+else:
+    _MixedInto = object
+
+
+class _Checked(_MixedInto):
     """Turns the two mistakes SB3 reports obscurely, or not at all, into one clear line."""
 
-    def __init__(self, policy: str | type[BasePolicy], env: GymEnv | str | None, *args: Any, **kwargs: Any):
+    algorithm: ClassVar[str]
+
+    def __init__(self, policy: str | type[SACPolicy], env: GymEnv | str | None, *args: Any, **kwargs: Any):
         try:
-            super().__init__(policy, env, *args, **kwargs)
+            super().__init__(policy, env, *args, **kwargs)  # type: ignore[arg-type]  # load() leaves env out, in SB3 too
         except AssertionError as error:
             space = getattr(self, "action_space", None)
             if space is None or isinstance(space, spaces.Box):
@@ -161,7 +170,8 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
         "sharpness_weight", "usage_weight", "projection_interval", "final_projection", "imitation_epochs",
         "projection_candidates",
     )  # fmt: skip
-    actor: ProtoActor
+    actor: ProtoActor  # type: ignore[assignment]  # SB3 annotates its own Actor, which this replaces
+    policy: ProtoSACPolicy
 
     def __init__(
         self,
@@ -213,6 +223,7 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
         finally:
             self.policy_kwargs = given
         if self.ent_coef_optimizer is not None:
+            assert self.log_ent_coef is not None
             self.ent_coef_optimizer = torch.optim.Adam([self.log_ent_coef], lr=self.lr_schedule(1), fused=True)
 
     # Training
@@ -229,7 +240,8 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
         """Stable-Baselines3's ``learn``, then the final projection."""
         if reset_num_timesteps:
             self._last_projection = 0
-        super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+        interval: Any = log_interval  # SB3 annotates int, and takes None
+        super().learn(total_timesteps, callback, interval, tb_log_name, reset_num_timesteps, progress_bar)
         if self.final_projection:
             self.project(imitation_epochs=self.imitation_epochs)
         return self
@@ -248,6 +260,7 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
             optimizers.append(self.ent_coef_optimizer)
         self._update_learning_rate(optimizers)
 
+        assert self.replay_buffer is not None
         updates = []
         for _ in range(gradient_steps):
             batch = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
@@ -278,6 +291,7 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
         log_probs = [mixed.log_prob(u) for u, _ in draws]
 
         if self.ent_coef_optimizer is not None:
+            assert self.log_ent_coef is not None and not isinstance(self.target_entropy, str)
             ent_coef = self.log_ent_coef.detach().exp()
             # d/d(log α) of the loss −log α · E[log π + target entropy], which is linear.
             slope = -(torch.cat(log_probs).detach().mean() + self.target_entropy)
@@ -294,7 +308,8 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
             next_value = next_q - ent_coef * next_log_prob.unsqueeze(1)
             discounts = self.gamma if batch.discounts is None else batch.discounts
             target = batch.rewards + (1 - batch.dones) * discounts * next_value
-        critic_loss = 0.5 * sum(F.mse_loss(q, target) for q in self.critic(batch.observations, batch.actions))
+        critic_losses = [F.mse_loss(q, target) for q in self.critic(batch.observations, batch.actions)]
+        critic_loss = 0.5 * sum(critic_losses[1:], start=critic_losses[0])
         self.critic.optimizer.zero_grad()
         critic_loss.backward()
         self.critic.optimizer.step()
@@ -307,7 +322,7 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
         actor_loss = torch.cat(costs).mean()
         logged["actor_loss"] = actor_loss.detach()
         if self.mixture == "gmm":
-            actor_loss = actor_loss + choice_gradient(costs, [log_weight for _, log_weight in draws])
+            actor_loss = actor_loss + choice_gradient(costs, [weight for _, weight in draws if weight is not None])
 
         auxiliary, terms = self._auxiliary_loss(comparison)
         self.actor.optimizer.zero_grad()
@@ -450,15 +465,21 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
 
     def _replay_states(self) -> np.ndarray:
         """Different states (n, *observation) from the replay buffer, as the policy sees them."""
+        assert self.replay_buffer is not None
         return self._as_seen(replay_observations(self.replay_buffer, self.projection_candidates, self._numpy_rng()))
 
     def _latest_states(self) -> np.ndarray:
         """The last states (n, *observation) of the replay buffer, those of the present policy."""
+        assert self.replay_buffer is not None
         return self._as_seen(latest_observations(self.replay_buffer, min(_IMITATED_STATES, self.projection_candidates)))
 
     def _as_seen(self, states: np.ndarray) -> np.ndarray:
         # The buffer keeps the environment's own observations; under VecNormalize the policy sees others.
-        return states if self._vec_normalize_env is None else self._vec_normalize_env.normalize_obs(states)
+        if self._vec_normalize_env is None:
+            return states
+        seen = self._vec_normalize_env.normalize_obs(states)
+        assert isinstance(seen, np.ndarray)
+        return seen
 
     @staticmethod
     def _numpy_rng() -> np.random.Generator:

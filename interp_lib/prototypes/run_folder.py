@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -28,15 +28,22 @@ _SAC_FIELDS = (
 _POLICY_FIELDS = ("net_arch", "activation_fn", "n_critics", "share_features_extractor", "normalize_images")
 
 
-class RunFolderMixin:
+if TYPE_CHECKING:
+    _MixedInto = SB3SAC
+else:
+    _MixedInto = object
+
+
+class RunFolderMixin(_MixedInto):
     """``save_run`` and ``load_run`` for SAC-like Stable-Baselines3 algorithms."""
 
     algorithm: ClassVar[str]
     extra_fields: ClassVar[tuple[str, ...]] = ()
     task: str | None = None  # short name (or id) of the environment, once known
+    seconds_trained: float = 0.0
     _deferred_buffer_size: int | None = None
 
-    def save_run(self: SB3SAC, run_dir: Path | str, *, env: str | None = None) -> Path:
+    def save_run(self, run_dir: Path | str, *, env: str | None = None) -> Path:
         """Write ``config.json`` and ``policy.safetensors`` (float32) into ``run_dir``.
 
         Args:
@@ -106,7 +113,8 @@ class RunFolderMixin:
         tensors = read_tensors(run_dir / WEIGHTS)
 
         # Without its seed: SB3 would reset the caller's random generators. The initial weights are thrown away.
-        agent = cls(policy, None, device=device, _init_setup_model=False, **arguments)
+        # As SB3's own load() builds agents; it annotates an environment all the same.
+        agent = cls(policy, None, device=device, _init_setup_model=False, **arguments)  # type: ignore[arg-type]
         agent.observation_space, agent.action_space = observation_space, action_space
         agent.n_envs, agent.task = 1, config["env"]
         # The replay buffer may be gigabytes that prediction never needs: see _setup_learn.
@@ -127,9 +135,10 @@ class RunFolderMixin:
             agent.set_env(env)
         return agent
 
-    def _setup_learn(self: SB3SAC, *args: Any, **kwargs: Any) -> Any:
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
         if self._deferred_buffer_size is not None:
             self.buffer_size, self._deferred_buffer_size = self._deferred_buffer_size, None
+            assert self.replay_buffer_class is not None
             self.replay_buffer = self.replay_buffer_class(
                 self.buffer_size,
                 self.observation_space,
@@ -201,11 +210,11 @@ def _check_config(config: Any, run_dir: Path) -> None:
         raise InterpError(f"{run_dir} has format {config['format']}; this version reads format 1. Update interp-lib.")
 
 
-def _hyperparameters(agent: SB3SAC) -> dict[str, Any]:
+def _hyperparameters(agent: RunFolderMixin) -> dict[str, Any]:
     """Everything needed to build the agent again, JSON-able."""
     values = {name: getattr(agent, name) for name in (*_SAC_FIELDS, *agent.extra_fields)}
     values["buffer_size"] = getattr(agent, "_deferred_buffer_size", None) or values["buffer_size"]
-    values["policy"] = "CnnPolicy" if len(agent.observation_space.shape) == 3 else "MlpPolicy"
+    values["policy"] = "CnnPolicy" if len(agent.observation_space.shape or ()) == 3 else "MlpPolicy"
     if agent.policy_class is not agent.policy_aliases[values["policy"]]:
         raise InterpError(
             "only agents with MlpPolicy or CnnPolicy can be released as a run folder. Use save() instead."

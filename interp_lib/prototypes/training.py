@@ -69,7 +69,7 @@ def make_agent(algorithm: str, env: VecEnv, settings: TaskSettings, seed: int, *
         train_freq=settings.train_freq,
         gradient_steps=settings.gradient_steps,
         ent_coef=settings.ent_coef,
-        action_noise=make_noise(settings.action_noise, int(np.prod(env.action_space.shape))),
+        action_noise=make_noise(settings.action_noise, int(np.prod(env.action_space.shape or ()))),
         policy_kwargs={"net_arch": list(settings.net_arch)},
         seed=seed,
         **options,
@@ -162,15 +162,19 @@ def train_run(
     ):
         watch = _Watch(run_dir, log, bar, stop, timesteps, max_minutes)
         remaining = timesteps - agent.num_timesteps
-        agent.learn(remaining, callback=[watch, *extras], log_interval=None, reset_num_timesteps=False)
+        interval: Any = None  # SB3 annotates int, and takes None
+        agent.learn(remaining, callback=[watch, *extras], log_interval=interval, reset_num_timesteps=False)
     _save_state(agent, run_dir)
     agent.save_run(run_dir)
+    assert agent.env is not None
     agent.env.close()
     return run_dir
 
 
 class _Watch(BaseCallback):
     """Writes progress rows, drives the bar, saves state now and then, and stops when told to."""
+
+    model: SAC | ProtoSAC
 
     def __init__(
         self,
@@ -254,6 +258,7 @@ def _interruptible() -> Iterator[threading.Event]:
 def _save_state(agent: SAC | ProtoSAC, run_dir: Path) -> None:
     """Everything a resume needs in one atomically written file: SB3's zip and the filled part of the replay buffer."""
     buffer = agent.replay_buffer
+    assert buffer is not None
     filled = buffer.buffer_size if buffer.full else buffer.pos
     zipped_agent = io.BytesIO()
     agent.save(zipped_agent)
@@ -291,6 +296,7 @@ def _load_state(run_dir: Path, algorithm: str, name: str) -> SAC | ProtoSAC:
     if agent.task != name:
         raise InterpError(f"{run_dir} holds a run of {agent.task}, not {name}. Choose another folder.")
     buffer, filled = agent.replay_buffer, len(arrays["rewards"])
+    assert buffer is not None and agent.env is not None
     for array, values in arrays.items():
         getattr(buffer, array)[:filled] = values
     buffer.pos, buffer.full = position, filled == buffer.buffer_size

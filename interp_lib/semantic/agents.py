@@ -53,7 +53,7 @@ class PPO:
     config_class: ClassVar[type[PPOConfig]] = PPOConfig
 
     def __init__(self, env: str, *, device: str = "auto", **options: Any) -> None:
-        self.config = self.config_class.from_dict({"env": env, **options})
+        self.config: PPOConfig = self.config_class.from_dict({"env": env, **options})
         self.device = own_device(choose_device(device))
         torch.manual_seed(self.config.seed)
         self.network = ActorCritic(
@@ -61,7 +61,7 @@ class PPO:
             num_codes=getattr(self.config, "num_codes", None),
             # A GPU is fastest on whole minibatches, a CPU on what fits its cache.
             chunk=128 if self.device.type == "cpu" else 8192,
-        ).to(self.device, memory_format=torch.channels_last)
+        ).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
         self.timesteps = 0
         self.history: list[dict[str, Any]] = []
         self._training: dict[str, Any] = {}
@@ -103,15 +103,12 @@ class PPO:
             raise InterpError(f"observations must be uint8 (n, 64, 64, 3), not {obs.dtype} {obs.shape}.")
         parts = [self.network(torch.from_numpy(part).to(self.device)) for part in _batches(obs, batch_size)]
 
-        def join(name: str) -> np.ndarray | None:
-            if getattr(parts[0], name) is None:
-                return None
+        def join(name: str) -> np.ndarray:
             return torch.cat([getattr(part, name) for part in parts]).float().cpu().numpy()
 
-        code = join("code")
-        return Embedding(
-            join("logits"), join("value"), join("feature"), join("fdr"), None if code is None else code.astype(np.int64)
-        )
+        has_clusters = parts[0].code is not None
+        fdr, code = (join("fdr"), join("code").astype(np.int64)) if has_clusters else (None, None)
+        return Embedding(join("logits"), join("value"), join("feature"), fdr, code)
 
     # -- learning -------------------------------------------------------------------------------------------------
 
@@ -216,8 +213,9 @@ class PPO:
 
     def _save_checkpoint(self, run_dir: Path) -> None:
         """Save the run with its resumable state; weights and config follow, so a kill in between loses nothing."""
-        state = {**self._trainer.state_dict(), "history": self.history}
-        if self._trainer.workers.rank > 0:
+        trainer = self._make_trainer()
+        state = {**trainer.state_dict(), "history": self.history}
+        if trainer.workers.rank > 0:
             return
         buffer = io.BytesIO()
         torch.save(state, buffer)
@@ -302,6 +300,7 @@ class SPPO(PPO):
 
     algorithm: ClassVar[str] = "sppo"
     config_class: ClassVar[type[PPOConfig]] = SPPOConfig
+    config: SPPOConfig
 
 
 def _batches(obs: np.ndarray, size: int) -> list[np.ndarray]:

@@ -18,11 +18,11 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 from joblib.numpy_pickle import NumpyArrayWrapper, NumpyUnpickler
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import InterpError
 from ..storage import read_json, write_json, write_text
-from .network import ActorCritic
+from .network import ActorCritic, ImpalaStage
 
 _NUMBER_TYPE = re.compile(r"[biuf]\d{1,2}")
 
@@ -265,16 +265,17 @@ def _render_card(config: dict[str, Any]) -> str:
 
 def reference_name_map(network: ActorCritic, scope: str = "sppo2_model") -> dict[str, Tensor]:
     """Map each variable name of the reference to our parameter tensor (a live view, not a copy)."""
-    convs = [
-        conv
-        for stage in network.encoder.stages
-        for conv in (stage.conv, stage.block1.conv1, stage.block1.conv2, stage.block2.conv1, stage.block2.conv2)
-    ]
-    layers = [*convs, network.encoder.dense]
+    layers: list[nn.Conv2d | nn.Linear] = []
+    for stage in network.encoder.stages:
+        assert isinstance(stage, ImpalaStage)
+        blocks = (stage.block1, stage.block2)
+        layers += [stage.conv, *(conv for block in blocks for conv in (block.conv1, block.conv2))]
+    layers.append(network.encoder.dense)
     if network.semantic is not None:
         layers += [network.semantic.hidden, network.semantic.reduce]
     names: dict[str, Tensor] = {}
     for i, layer in enumerate(layers):
+        assert layer.bias is not None
         names[f"{scope}/pi/layer_{i}/kernel:0"] = layer.weight
         names[f"{scope}/pi/layer_{i}/bias:0"] = layer.bias
     if network.semantic is not None:

@@ -161,5 +161,5 @@ def own_device(device: torch.device) -> torch.device:
             f"{workers} workers need a GPU each, and there are {gpus}. "
             f"Start at most {gpus} with --device cuda, or use --device cpu."
         )
-    torch.cuda.set_device(local)
+    torch.cuda.set_device(local)  # type: ignore[unreachable]  # torch's stubs: an index is always there
     return torch.device("cuda", local)

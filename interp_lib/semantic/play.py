@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -93,14 +93,14 @@ def play(
 
 
 def _embed_some(agent: PPO | UniformAgent, obs: np.ndarray, active: np.ndarray) -> Embedding:
+    def whole(values: np.ndarray) -> np.ndarray:
+        full = np.zeros((len(obs), *values.shape[1:]), values.dtype)
+        full[active] = values
+        return full
+
     part = agent.embed(obs[active])
-    whole = []
-    for values in part:
-        full = None if values is None else np.zeros((len(obs), *values.shape[1:]), values.dtype)
-        if full is not None:
-            full[active] = values
-        whole.append(full)
-    return Embedding(*whole)
+    fdr, code = (None if values is None else whole(values) for values in (part.fdr, part.code))
+    return Embedding(whole(part.logits), whole(part.value), whole(part.feature), fdr, code)
 
 
 def sample_actions(logits: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -168,7 +168,7 @@ def replay_frames(episode: Episode, steps: Collection[int] | None = None) -> Ite
     wanted = set(range(len(episode.actions))) if steps is None else set(steps)
     if not wanted:
         return
-    level = {"mode": episode.mode, "num_levels": 1, "start_level": episode.level}
+    level: dict[str, Any] = {"mode": episode.mode, "num_levels": 1, "start_level": episode.level}
     env = ProcgenVec(episode.game, 1, **level)
     camera = ProcgenVec(episode.game, 1, **level, human_frames=True)  # draws every step it takes, so it takes few
     shown = None

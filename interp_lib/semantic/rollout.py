@@ -114,5 +114,6 @@ class EpisodeStatistics:
         """Restore :meth:`state_dict`."""
         self.episode_return = np.array(state["episode_return"], dtype=np.float64)
         self.episode_length = np.array(state["episode_length"], dtype=np.int64)
-        self.returns.clear(), self.returns.extend(state["returns"])
-        self.lengths.clear(), self.lengths.extend(state["lengths"])
+        for kept, restored in ((self.returns, state["returns"]), (self.lengths, state["lengths"])):
+            kept.clear()
+            kept.extend(restored)

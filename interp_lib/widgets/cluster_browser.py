@@ -140,9 +140,10 @@ class ClusterBrowser:
     def _group_pictures(self, rows: np.ndarray, clips: list[np.ndarray]) -> str:
         from .parts import moving_picture, picture
 
-        if not len(rows):
+        mean = mean_image(self.states, rows)
+        if mean is None:
             return ""
-        pictures = [_figure(picture(mean_image(self.states, rows), 128, "mean image"), "mean image")]
+        pictures = [_figure(picture(mean, 128, "mean image"), "mean image")]
         for clip in clips:
             level, step = self.states.level[clip[0]], self._steps[clip[0]]
             text = f"level {level}, steps {step}–{step + len(clip) - 1}"

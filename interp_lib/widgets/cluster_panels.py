@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets
@@ -95,8 +96,8 @@ class Panels:
                 disabled=not count, layout={"width": "52px"},
                 style={"button_color": color, "text_color": readable_ink(color), "font_weight": "bold"},
             )  # fmt: skip
-        for k, button in buttons.items():
-            button.on_click(lambda _, k=k: self._choose(k))
+        for chosen, button in buttons.items():
+            button.on_click(lambda _, k=chosen: self._choose(k))
         return buttons
 
     def _lay_out(self) -> ipywidgets.Widget:
@@ -153,7 +154,8 @@ class Panels:
         """A cluster's button, or `all`."""
         self._set_cluster(k)
         self.group.value = self.browser.all_html() if k is None else self.browser.cluster_html(k)
-        points = [] if k is None else np.flatnonzero(self.browser.states.code[self.browser.rows] == k)
+        code = self.browser.states.code[self.browser.rows]
+        points: Sequence[int] | np.ndarray = [] if k is None else np.flatnonzero(code == k)
         self._quietly(lambda: self.map.selection(points))
 
     def _set_cluster(self, k: int | None) -> None:
