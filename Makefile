@@ -45,7 +45,7 @@ lab: install ## open JupyterLab on the notebooks
 	@$(BIN)/jupyter lab --ServerApp.root_dir=notebooks $$([ "$$(id -u)" = 0 ] && echo --allow-root)
 
 docs: install ## build the documentation into build/site, without a network
-	@$(MKDOCS) build --strict --clean && echo "open build/site/index.html"
+	@$(MKDOCS) build --strict --clean && echo "open build/site/index.html (its search box needs make docs-serve)"
 
 docs-serve: install ## show it on 127.0.0.1:8000 and build it again after every change
 	@$(MKDOCS) serve --strict
