@@ -51,8 +51,6 @@ def test_what_a_page_takes_over_from_readme_is_there():
 PROMPT = r"\s*(srun( --\S+)* )?(\.venv/bin/)?"
 INTERP = r"(?:interp|torchrun .* -m interp_lib\.cli) (.+)"
 VARIABLES = {"algorithm": "sppo", "resume": "--resume"}  # of the shell scripts shown; the others hold numbers
-# Options that `interp reproduce` gets in another branch. Delete this line when it is merged.
-NOT_YET = ("--jobs", "--executor")
 
 
 def in_blocks(text):
@@ -83,8 +81,6 @@ def test_every_interp_command_shown_is_one(path, capsys):
             continue
         line = re.sub(r"\$\{?(\w+)\}?", lambda m: VARIABLES.get(m[1], "1"), match[1])
         arguments = shlex.split(line, comments=True)
-        if arguments[0] == "reproduce" and set(arguments) & set(NOT_YET):
-            continue
         # In a sentence a command may be named without what it needs, as in: `interp embed`.
         named = not block and all(re.fullmatch(r"[a-z-]+", a) for a in arguments) and parses([*arguments, "--help"])
         assert parses(arguments) or named, f"{command}\n{capsys.readouterr().err}"

@@ -13,7 +13,7 @@ import base64
 import html
 import posixpath
 import re
-from importlib.resources import files as package_files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,11 @@ def on_page_content(html_text: str, **_: Any) -> str:
 def on_post_build(config: Any) -> None:
     """Leave the font of the formulas in the site."""
     options = subset.Options(flavor="woff", layout_features=["ssty"])  # ssty: the small forms in sub- and superscripts
-    font = subset.load_font(str(package_files("ziamath") / "fonts" / "STIXTwoMath-Regular.ttf"), options)
+    # Found, not imported: importing ziamath warns about its own use of importlib.resources.
+    package = find_spec("ziamath")
+    if package is None or package.origin is None:
+        raise PluginError("no ziamath here, which has the font. Run `make install`.")
+    font = subset.load_font(str(Path(package.origin).parent / "fonts" / "STIXTwoMath-Regular.ttf"), options)
     subsetter = subset.Subsetter(options)
     subsetter.populate(text=ITALIC + "".join(_in_formulas))
     subsetter.subset(font)
