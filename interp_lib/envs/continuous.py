@@ -179,6 +179,8 @@ def make_task(
             raise
         raise InterpError(f"cannot load MuJoCo for {info.gym_id}: {error}. {_GL_FIX}") from error
     if render:
+        if info.mujoco:
+            _widen_floor(env.unwrapped.model)
         env = _Frames(env, info, frame_size)
     if info.image:
         env = FrameStackObservation(_GreyFrame(_ActionRepeat(env, info.action_repeat)), stack_size=4)
@@ -226,6 +228,13 @@ def _choose_gl() -> None:
     """Pick EGL for headless MuJoCo, but only where it is installed: MuJoCo reads the variable when it is imported."""
     if "DISPLAY" not in os.environ and "MUJOCO_GL" not in os.environ and ctypes.util.find_library("EGL"):
         os.environ["MUJOCO_GL"] = "egl"
+
+
+def _widen_floor(model: Any) -> None:
+    """Draw ten times as much floor: a cheetah leaves it after ten seconds. To physics a plane is infinite anyway."""
+    planes = np.flatnonzero(model.geom_type == 0)  # mjGEOM_PLANE
+    model.geom_size[planes, :2] *= 10
+    model.mat_texrepeat[np.unique(model.geom_matid[planes])] *= 10
 
 
 class _Float32(gym.ObservationWrapper):
