@@ -57,7 +57,7 @@ Runs = Sequence[Path]
 
 def save_returns(study: PrototypeStudy, outputs: Outputs, runs: Runs, baseline: Any | None = None) -> pd.DataFrame:
     """Save returns of the agent, of its prototypes before projection, of ``baseline`` (SAC) and of a random policy."""
-    table = compare_returns(study.agent, study.traces, baseline).round(1)
+    table = compare_returns(study.agent, study.traces, baseline).round(1) + 0.0  # no "-0.0"
     outputs.table(
         table,
         "returns",
