@@ -17,6 +17,7 @@ from .envs.continuous import TaskInfo, make_task, task_info
 from .errors import InterpError
 from .evaluation import Interval, bootstrap_mean, evaluate_continuous
 from .state_frames import (
+    UNSCALED_SPEEDS,
     StateCamera,
     frame_size,
     image_observation,
@@ -232,6 +233,18 @@ def usage_interval(episodes: Sequence[np.ndarray], *, resamples: int = 2000) -> 
     return Interval(float(effective_number(sums.sum(0) / sums.sum())), float(low), float(high))
 
 
+def sharing_interval(episodes: Sequence[np.ndarray]) -> Interval:
+    """How many prototypes share a decision on average (``Usage.per_decision``), 95% bootstrap over whole episodes.
+
+    Args:
+        episodes: weights (T, K) of each episode.
+    """
+    from .resampling import ratio_interval  # loads pandas
+
+    sums = np.array([effective_number(weights).sum() for weights in episodes])
+    return ratio_interval(sums, np.array([len(weights) for weights in episodes]))
+
+
 def effective_number(weights: np.ndarray) -> np.ndarray:
     """exp of the Shannon entropy over the last axis: n equal weights give n, a single one gives 1."""
     weights = np.asarray(weights, dtype=np.float64)
@@ -408,9 +421,13 @@ def picture_states(
 ) -> np.ndarray:
     """Pictures uint8 (len(states), H, W, 3) of evaluation states, made the way :func:`prototype_pictures` are.
 
-    Where the simulator can't be put into a state, each episode is played again at most once.
+    Image tasks: what the agent saw. Where the simulator can't be put into a state, each episode is played again at
+    most once.
     """
     task = traces[0].task
+    if task_info(task).image:
+        seen = [traces[state.episode].observations[state.step] for state in states]
+        return np.stack([image_observation(observation, size or frame_size(task)) for observation in seen])
     if StateCamera.can_restore(task) and not rendering_problem(task):
         return restored_frames(task, [traces[state.episode].observations[state.step] for state in states], size=size)
     pictures: dict[tuple[int, int], np.ndarray] = {}
@@ -477,15 +494,18 @@ def prototype_pictures(
         if observations is None:
             observations = [traces[state.episode].observations[state.step] for state in nearest]
     note = {
-        "observation": "Pictures of prototypes are the newest of the four grey images that the agent sees there.",
+        "observation": "Pictures of prototypes, and of states nearest to them, are the newest of the four grey images "
+        "that the agent sees there.",
         "drawn": "States are drawn as bars, in standard deviations from their mean: nothing could be rendered here.",
         "restored": "Pictures of prototypes are the simulator put into the prototype's own state.",
-        "nearest": f"Pictures are of the evaluation state nearest to each prototype: {why}."
+        "nearest": f"Pictures are of the evaluation state nearest to each prototype ({why})"
+        + ("; numbers are of the prototype itself." if agent.prototypes.observations is not None else ".")
         if how == "nearest"
         else "",
     }
     captions = tuple(state_caption(task, observation) for observation in observations)
-    return PrototypePictures(frames, how, note[how], captions, problem)
+    sentences = (note[how], f"Speeds are {UNSCALED_SPEEDS[task]}." if task in UNSCALED_SPEEDS else "")
+    return PrototypePictures(frames, how, " ".join(filter(None, sentences)), captions, problem)
 
 
 class StateMap(NamedTuple):
@@ -570,7 +590,8 @@ def compare_returns(
     """Returns of the recorded episodes beside those of other agents on the same seeds, with 95% intervals.
 
     Rows: ProtoSAC; ProtoSAC with the free prototypes it had before its last projection (where it is projected);
-    ``baseline`` under ``name`` (None: left out); a random policy. Columns: mean, low, high, episodes.
+    ``baseline`` under ``name`` (None: left out); a random policy. Columns: ``mean``, ``low``, ``high``; ``ahead``,
+    ``ahead_low``, ``ahead_high``, ProtoSAC's return minus this one's, paired by episode seed; ``episodes``.
 
     Args:
         traces: of consecutive seeds, as :func:`record_episodes` makes them.
@@ -585,7 +606,11 @@ def compare_returns(
     if baseline is not None:
         returns[name] = evaluate_continuous(baseline, task, n, seed=seed).returns
     returns["random"] = evaluate_continuous(None, task, n, seed=seed).returns
-    rows = [{"agent": who, **bootstrap_mean(values)._asdict(), "episodes": n} for who, values in returns.items()]
+    rows = []
+    for who, values in returns.items():
+        ahead = bootstrap_mean(returns["ProtoSAC"] - values)
+        row = {"agent": who, **bootstrap_mean(values)._asdict()}
+        rows.append(row | {"ahead": ahead.mean, "ahead_low": ahead.low, "ahead_high": ahead.high, "episodes": n})
     return pd.DataFrame(rows).set_index("agent")
 
 
@@ -618,6 +643,11 @@ class PrototypeStudy:
     def usage(self) -> Usage:
         """Over all decisions of all episodes."""
         return prototype_usage(np.concatenate([trace.weights for trace in self.traces]))
+
+    @cached_property
+    def table(self) -> pandas.DataFrame:
+        """:func:`prototype_table`, by the prototypes' names."""
+        return prototype_table(self.agent, self.traces, self.usage).set_index("prototype")
 
     @cached_property
     def pictures(self) -> PrototypePictures:

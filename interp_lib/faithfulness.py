@@ -6,7 +6,8 @@ serve worse (:func:`placement_returns`), states of one prototype must be treated
 again must find similar ones (:func:`stability`). Each measure stands beside a control that has the same form without
 the meaning: random prototypes, k-means clusters, random states.
 
-Shapes as in explain.py. Intervals are 95% percentile bootstraps over episodes (stability: over prototypes).
+Shapes as in explain.py. Intervals are 95% percentile bootstraps over episodes (stability: over prototypes; purity: a
+jackknife over episodes).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from .errors import InterpError
 from .evaluation import Interval, bootstrap_mean, evaluate_continuous
 from .explain import EpisodeTrace, state_values
 from .prototypes.projection import distinct, nearest_distinct
+from .resampling import jackknife_interval
 
 if TYPE_CHECKING:
     from .prototypes import ProtoSAC
@@ -125,7 +127,7 @@ def ablation_returns(
     rows = []
     for k in range(agent.n_prototypes) if prototypes is None else prototypes:
         ablated = evaluate_continuous(Reweighted(agent, without(k)), task, episodes, seed=seed).returns
-        loss = bootstrap_mean(whole - ablated)
+        loss = bootstrap_mean((whole - ablated).round(9))  # sums of equal rewards may differ in their last bits
         rows.append({"prototype": k, "loss": loss.mean, "low": loss.low, "high": loss.high, "episodes": episodes})
     return pd.DataFrame(rows).set_index("prototype")
 
@@ -165,12 +167,12 @@ def placement_returns(agent: ProtoSAC, traces: Sequence[EpisodeTrace], episodes:
     return pd.DataFrame(rows).set_index("prototypes are")
 
 
-def purity(agent: ProtoSAC, traces: Sequence[EpisodeTrace], *, seed: int = 0, resamples: int = 200) -> pd.DataFrame:
+def purity(agent: ProtoSAC, traces: Sequence[EpisodeTrace], *, seed: int = 0) -> pd.DataFrame:
     """Are the states that one prototype leads treated alike, and worth alike?
 
     The measure is the share of variance that the grouping explains, 1 − within / total (η²): of actions (mean over
     dimensions) and of the critics' values. Controls with as many groups: k-means on latent states, k-means on
-    standardised observations, and a random grouping.
+    standardised observations, and a random grouping. Intervals are a jackknife over episodes.
 
     Returns:
         a row a grouping: ``actions``, ``actions_low``, ``actions_high``, ``values``, ``values_low``, ``values_high``.
@@ -200,7 +202,7 @@ def purity(agent: ProtoSAC, traces: Sequence[EpisodeTrace], *, seed: int = 0, re
     for name, grouping in groupings.items():
         row: dict[str, Any] = {"grouping": name}
         for what, samples in (("actions", actions), ("values", values)):
-            interval = _explained_interval(samples, grouping, episode, count, seed, resamples)
+            interval = _explained_interval(samples, grouping, episode, count)
             row |= {what: interval.mean, f"{what}_low": interval.low, f"{what}_high": interval.high}
         rows.append(row)
     return pd.DataFrame(rows).set_index("grouping")
@@ -221,15 +223,17 @@ def stability(agents: Sequence[ProtoSAC], traces: Sequence[Sequence[EpisodeTrace
     """Do other training seeds find similar prototypes?
 
     For every ordered pair of agents: the distance of each prototype's state to the nearest prototype state of the
-    other agent, in standard deviations of what the agents visit. The control puts as many random visited states of
-    the other agent in the place of its prototypes.
+    other agent, in standard deviations of what the agents visit. The controls put as many visited states of the other
+    agent in the place of its prototypes: random ones, and those nearest to the centres of k-means on observations,
+    which know where that agent goes but nothing of what it does.
 
     Args:
         agents: of one task, trained with different seeds.
         traces: evaluation episodes of each.
 
     Returns:
-        a row each for ``prototypes`` and ``random states``: ``mean``, ``low``, ``high``, ``pairs``.
+        a row each for ``prototypes``, ``states nearest to k-means centres`` and ``random states``: ``mean``, ``low``,
+        ``high``, ``pairs``.
 
     Raises:
         InterpError: fewer than two agents, or one that was never projected.
@@ -248,14 +252,16 @@ def stability(agents: Sequence[ProtoSAC], traces: Sequence[Sequence[EpisodeTrace
         return (points.reshape(len(points), -1) - centre) / spread
 
     rng = np.random.default_rng(seed)
-    found: dict[str, list[np.ndarray]] = {"prototypes": [], "random states": []}
+    central = [_most_central(standard(v), len(own), seed) for v, own in zip(visited, states, strict=True)]
+    names = ("prototypes", "states nearest to k-means centres", "random states")
+    found: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for i, own in enumerate(states):
         for j, others in enumerate(states):
             if i == j:
                 continue
             drawn = visited[j][rng.choice(len(visited[j]), len(others))]
-            for name, targets in (("prototypes", others), ("random states", drawn)):
-                found[name].append(_nearest(standard(own), standard(targets)))
+            for name, targets in zip(names, (standard(others), central[j], standard(drawn)), strict=True):
+                found[name].append(_nearest(standard(own), targets))
     pairs = len(agents) * (len(agents) - 1)
     rows = [
         {"compared with": name, **bootstrap_mean(np.concatenate(values))._asdict(), "pairs": pairs}
@@ -278,6 +284,15 @@ def _central_states(agent: ProtoSAC, states: np.ndarray, count: int, seed: int) 
     return states[nearest_distinct(torch.as_tensor(centres), torch.as_tensor(latents))]
 
 
+def _most_central(points: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Of ``points`` (n, d) the nearest to each centre of k-means: (count, d), fewer where there are fewer points."""
+    from scipy.spatial.distance import cdist
+    from sklearn.cluster import KMeans
+
+    centres = KMeans(min(count, len(points)), n_init=3, random_state=seed).fit(points).cluster_centers_
+    return points[cdist(centres, points).argmin(1)]
+
+
 def _nearest(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Distance (n,) of each of ``points`` (n, d) to the nearest of ``targets`` (m, d), divided by √d."""
     from scipy.spatial.distance import cdist
@@ -285,17 +300,9 @@ def _nearest(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return cdist(points, targets).min(1) / np.sqrt(points.shape[1])
 
 
-def _explained_interval(
-    samples: np.ndarray, grouping: np.ndarray, episode: np.ndarray, count: int, seed: int, resamples: int
-) -> Interval:
-    whole = explained_variance(samples, grouping, count)
-    rng, episodes = np.random.default_rng(seed), int(episode.max()) + 1
-    if episodes < 2:
-        return Interval(whole, whole, whole)
-    rows = [np.flatnonzero(episode == e) for e in range(episodes)]
-    drawn = []
-    for _ in range(resamples):
-        chosen = np.concatenate([rows[e] for e in rng.integers(0, episodes, episodes)])
-        drawn.append(explained_variance(samples[chosen], grouping[chosen], count))
-    low, high = np.nanquantile(drawn, [0.025, 0.975])
-    return Interval(whole, float(low), float(high))
+def _explained_interval(samples: np.ndarray, grouping: np.ndarray, episode: np.ndarray, count: int) -> Interval:
+    whole, episodes = explained_variance(samples, grouping, count), np.unique(episode)
+    if len(episodes) < 2:
+        return Interval(whole, float("nan"), float("nan"))
+    without = [explained_variance(samples[episode != e], grouping[episode != e], count) for e in episodes]
+    return jackknife_interval(whole, np.array(without))

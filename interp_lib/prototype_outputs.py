@@ -13,6 +13,7 @@ import pandas as pd
 
 from .bridge_outputs import save_leader_graph
 from .errors import InterpError
+from .evaluation import Interval
 from .explain import (
     EpisodeTrace,
     PrototypeStudy,
@@ -24,15 +25,17 @@ from .explain import (
     nearest_states,
     picture_states,
     playback_fps,
-    prototype_table,
     record_episodes,
+    sharing_interval,
     state_map,
+    usage_interval,
     with_frames,
 )
 from .faithfulness import ablation_returns, placement_returns, purity, stability, top_k_returns
 from .outputs import Outputs
 from .plots.faithfulness import plot_faithfulness
 from .plots.prototypes import (
+    MOST_RIDGES,
     explained_frames,
     plot_decision,
     plot_gallery,
@@ -41,8 +44,9 @@ from .plots.prototypes import (
     plot_usage,
     prototype_colors,
 )
-from .runs import Run, load_agent
+from .runs import Run, find_runs, load_agent
 from .state_frames import state_caption
+from .storage import atomic_write
 from .style import METHOD_COLORS
 
 if TYPE_CHECKING:
@@ -53,20 +57,22 @@ Runs = Sequence[Path]
 
 def save_returns(study: PrototypeStudy, outputs: Outputs, runs: Runs, baseline: Any | None = None) -> pd.DataFrame:
     """Save returns of the agent, of its prototypes before projection, of ``baseline`` (SAC) and of a random policy."""
-    table = compare_returns(study.agent, study.traces, baseline).round(1)
+    table = compare_returns(study.agent, study.traces, baseline).round(1) + 0.0  # no "-0.0"
     outputs.table(
         table,
         "returns",
         f"Mean return on {study.info.gym_id} with 95% bootstrap intervals over {len(study.traces)} episodes, the same "
-        "seeds and each policy's mean action for all agents.",
+        "seeds and each policy's mean action for all agents. Ahead: by how much ProtoSAC's return is higher, paired by "
+        "episode.",
         runs,
     )
     return table
 
 
-def save_gallery(study: PrototypeStudy, outputs: Outputs, runs: Runs, *, most: int = 16) -> None:
-    """Save the gallery: each prototype's state, its actions, its mean weight."""
+def save_gallery(study: PrototypeStudy, outputs: Outputs, runs: Runs, *, most: int | None = None) -> None:
+    """Save the gallery: each prototype's state, its actions, how much it has to say, when, and what that is worth."""
     prototypes, (low, high) = study.agent.prototypes, study.bounds
+    bars = " (bars: its central 90%)" if len(low) > MOST_RIDGES else ""
     figure = plot_gallery(
         study.pictures,
         prototypes.action_means,
@@ -75,13 +81,15 @@ def save_gallery(study: PrototypeStudy, outputs: Outputs, runs: Runs, *, most: i
         high,
         study.info.action_names,
         study.usage,
+        facts=_facts(study),
         most=most,
     )
     outputs.figure(
         figure,
         "prototype_gallery",
         f"Prototypes of the {study.info.gym_id} agent, largest mean weight first. {study.pictures.note} Below each "
-        "its action distribution after the squash, alone; black: the action of its mean. Weights over "
+        "that ever leads, the critics' mean value where it leads and the median place in the episode; then its action "
+        f"distribution after the squash, alone{bars}; black: the action of its mean{_bounds(study)}. Over "
         f"{_episodes(study)}.",
         runs,
     )
@@ -108,7 +116,8 @@ def save_state_map(study: PrototypeStudy, outputs: Outputs, runs: Runs) -> None:
     outputs.figure(
         plot_state_map(state_map(study.agent, study.traces), leading, study.usage),
         "state_map",
-        f"States of {_episodes(study)}, coloured by the prototype with the largest weight there; discs: prototypes.",
+        f"States of {_episodes(study)}, coloured by the prototype with the largest weight there. Discs: prototypes; "
+        "a label that would cover another is moved aside, with a line to its disc.",
         runs,
     )
 
@@ -143,14 +152,15 @@ def save_two_decisions(study: PrototypeStudy, outputs: Outputs, runs: Runs) -> N
 
 def save_usage(study: PrototypeStudy, outputs: Outputs, runs: Runs) -> None:
     """Save weights over the typical episode and usage over all."""
-    usage = study.usage
+    usage, weights = study.usage, [trace.weights for trace in study.traces]
     outputs.figure(
         plot_usage(study.typical, usage, study.info.action_names, *study.bounds),
         "prototype_usage",
         f"Left: weights and actions over the episode with the median return. Right: over {_episodes(study)}, each "
         "prototype's mean weight and the share of decisions in which it is the largest. A decision is shared by "
-        f"{usage.per_decision.mean():.1f} prototypes on average; all decisions together use {usage.in_use:.1f} of "
-        f"{len(usage.led)} (exponentials of entropies).",
+        f"{_interval(sharing_interval(weights))} prototypes on average; all decisions together use "
+        f"{_interval(usage_interval(weights))} of {len(usage.led)} (exponentials of entropies; 95% bootstrap intervals "
+        "over episodes).",
         runs,
     )
 
@@ -195,16 +205,31 @@ def save_episode_video(
 
 def save_prototype_table(study: PrototypeStudy, outputs: Outputs, runs: Runs) -> pd.DataFrame:
     """Save one row a prototype; returns the table."""
-    table = prototype_table(study.agent, study.traces, study.usage).set_index("prototype")
     outputs.table(
-        table,
+        study.table,
         "prototypes",
         f"The prototypes over {_episodes(study)}: mean weight, share of decisions led; over those the median squared "
         "latent distance, median position in the episode (0 first step, 1 last), mean critic value; the action alone "
         "with its central 90%; the state it was projected on, where that is at most 8 numbers.",
         runs,
     )
-    return table
+    return study.table
+
+
+def save_decisions(study: PrototypeStudy, outputs: Outputs) -> Path:
+    """Save every decision of every episode as ``decisions.npz``: numpy arrays with a row a decision.
+
+    ``seed`` and ``step`` say which; ``action`` (N, a), ``reward``, ``weights`` and ``similarities`` (N, K).
+    """
+    traces = study.traces
+    columns = {"action": "actions", "reward": "rewards", "weights": "weights", "similarities": "similarities"}
+    arrays = {name: np.concatenate([getattr(trace, kept) for trace in traces]) for name, kept in columns.items()}
+    arrays["seed"] = np.repeat([trace.seed for trace in traces], [len(trace) for trace in traces])
+    arrays["step"] = np.concatenate([np.arange(len(trace)) for trace in traces])
+    path = outputs.folder / outputs.notebook / "decisions.npz"
+    with atomic_write(path) as file:
+        np.savez_compressed(file, **arrays)
+    return path
 
 
 def save_faithfulness(
@@ -234,21 +259,17 @@ def save_faithfulness(
         f"return lost when one prototype is taken away, for the {len(ablation)} with the largest mean weights. These "
         "states: as many other visited states in the prototypes' places, their Gaussians refitted to the same policy. "
         "Pure: share of the variance of actions and critic values that a grouping of the states explains "
-        f"({_episodes(study)}), with as "
-        "many groups as prototypes. 95% bootstrap intervals over episodes, the same seeds for all.",
+        f"({_episodes(study)}), with as many groups as prototypes. 95% intervals over episodes, the same seeds for "
+        "all: bootstrap, for purity jackknife.",
         runs,
     )
     for table, name, caption in (
-        (top, "faithfulness_top_k", "Return when only some prototypes of each decision act."),
-        (ablation, "faithfulness_ablation", "Return lost without one prototype, paired by episode."),
-        (placed, "faithfulness_placement", "Return with other states as prototypes, their Gaussians refitted."),
-        (
-            pure,
-            "faithfulness_purity",
-            "Share of the variance of actions and values that a grouping of states explains.",
-        ),
+        (top, "top_k", "Return when only some prototypes of each decision act. 95% bootstrap"),
+        (ablation, "ablation", "Return lost without one prototype, paired by episode. 95% bootstrap"),
+        (placed, "placement", "Return with other states as prototypes, their Gaussians refitted. 95% bootstrap"),
+        (pure, "purity", "Share of the variance of actions and values that a grouping explains. 95% jackknife"),
     ):
-        outputs.table(table, name, f"{caption} 95% bootstrap intervals over {episodes} episodes.", runs)
+        outputs.table(table, f"faithfulness_{name}", f"{caption} intervals over {episodes} episodes.", runs)
     return top, ablation, placed, pure
 
 
@@ -272,8 +293,9 @@ def save_stability(
         table,
         "stability",
         f"Mean distance of a prototype's state to the nearest prototype state of another seed's agent on "
-        f"{study.info.gym_id}, and to the nearest of as many random states which that agent visits; root mean square "
-        f"over observation entries, each in its standard deviation over visited states. {len(agents)} training seeds, "
+        f"{study.info.gym_id}, and to the nearest of as many states which that agent visits, drawn at random or next "
+        "to the centres of k-means on its observations; root mean square over observation entries, each in its "
+        f"standard deviation over visited states. {len(agents)} training seeds, "
         "every ordered pair; 95% bootstrap intervals over prototypes, which do not cover the choice of seeds.",
         [*runs, *(run.path for run in others)],
     )
@@ -300,11 +322,39 @@ def save_prototype_outputs(agent: ProtoSAC, run: Run, outputs: Outputs, *, episo
     save_faithfulness(study, outputs, runs)
     save_episode_video(study, outputs, runs)
     save_prototype_table(study, outputs, runs)
-    save_leader_graph(study, outputs, runs, seed=seed)
+    save_decisions(study, outputs)
+    # What needs more than this run and these episodes must not take the rest with it.
+    try:
+        others = find_runs(run.path.parent, algorithm="protosac", env=run.env)
+        if others := [o for o in others if o.path.name != run.path.name and o.seed != run.config.get("seed")]:
+            save_stability(study, others, outputs, runs)
+    except InterpError as problem:
+        print(f"No comparison with other seeds: {problem}", file=sys.stderr)
+    try:
+        save_leader_graph(study, outputs, runs, seed=seed)
+    except InterpError as problem:
+        print(f"No graph of leading prototypes: {problem} Ask for more episodes.", file=sys.stderr)
 
 
 def _episodes(study: PrototypeStudy) -> str:
     return f"n = {len(study.usage.per_decision):,} decisions in {len(study.traces)} episodes"
+
+
+def _facts(study: PrototypeStudy) -> list[str]:
+    """What the critics expect where a prototype leads, and when that is; empty where it never does."""
+    rows = (study.table.loc[f"P{k}"] for k in range(len(study.usage.led)))
+    return [f"value {row['value']:.1f}, {row['when']:.0%} into the episode" if row["led"] > 0 else "" for row in rows]
+
+
+def _bounds(study: PrototypeStudy) -> str:
+    """The bounds of actions that are drawn from low to high, where they are the same for all dimensions."""
+    low, high = study.bounds
+    same = len(low) > 1 and np.ptp(low) == 0 and np.ptp(high) == 0
+    return f" (low {low[0]:g}, high {high[0]:g})" if same else ""
+
+
+def _interval(interval: Interval) -> str:
+    return f"{interval.mean:.1f} [{interval.low:.1f}, {interval.high:.1f}]"
 
 
 def _every(steps: Sequence[int]) -> str:

@@ -19,7 +19,7 @@ from .embedding import StateSet, sample_rows, tsne
 from .errors import InterpError
 from .evaluation import Interval
 from .evidence import NEIGHBOURS
-from .resampling import columns
+from .resampling import columns, jackknife_interval
 from .semantic.agents import PPO
 
 
@@ -113,21 +113,8 @@ def _over_pairs(maps: Sequence[np.ndarray], measure: Callable[[np.ndarray, np.nd
     """Mean over all pairs of fits. Pairs that share a fit are not independent, so fits are left out, not pairs."""
     values = {pair: measure(maps[pair[0]], maps[pair[1]]) for pair in combinations(range(len(maps)), 2)}
     without = [np.mean([v for pair, v in values.items() if i not in pair]) for i in range(len(maps))]
-    return _jackknife(float(np.mean(list(values.values()))), np.array(without))
+    return jackknife_interval(float(np.mean(list(values.values()))), np.array(without))
 
 
 def _over_fits(values: np.ndarray) -> Interval:
-    return _jackknife(float(values.mean()), (values.sum() - values) / (len(values) - 1))
-
-
-def _jackknife(mean: float, without: np.ndarray) -> Interval:
-    """Interval from the means without each of n fits (Tukey 1958), with Student's t for n − 1 degrees of freedom.
-
-    Cut at 0 and 1, which no measure here can leave.
-    """
-    from scipy.stats import t
-
-    n = len(without)
-    error = np.sqrt((n - 1) / n * np.square(without - without.mean()).sum())
-    reach = float(t.ppf(0.975, n - 1) * error)
-    return Interval(mean, max(mean - reach, 0.0), min(mean + reach, 1.0))
+    return jackknife_interval(float(values.mean()), (values.sum() - values) / (len(values) - 1))

@@ -25,6 +25,11 @@ _FRAME_SIZES = {"pendulum": (300, 300), "mountaincar": (360, 240), "lunarlander"
 _MUJOCO_FRAME_SIZE = (240, 240)
 # How many coordinates of qpos the observation leaves out: the absolute position along the track, or on the plane.
 _HIDDEN_POSITIONS = {"halfcheetah": 1, "hopper": 1, "humanoid": 2}
+# What speeds in captions are measured in, where that is no unit anybody knows.
+UNSCALED_SPEEDS = {
+    "lunarlander": "in the observation's units",
+    "mountaincar": "track units a step",
+}
 _PENDULUM_MARGIN = 0.21  # of its frames' width is always empty, on each side
 _MOST_BARS = 24  # Humanoid has 348 numbers; its posture comes first
 

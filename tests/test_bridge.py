@@ -11,6 +11,8 @@ from interp_lib.embedding import END, collect_states, stretches
 from interp_lib.errors import InterpError
 from interp_lib.explain import EpisodeTrace, PrototypeStudy
 from interp_lib.outputs import Outputs, saved_outputs
+from interp_lib.plots.bridge import _square
+from interp_lib.plots.transitions import _on_curve, _passing_by
 from interp_lib.runs import load_agent
 from interp_lib.transitions import transition_table, transitions_between
 
@@ -83,6 +85,26 @@ def test_medoids_are_the_most_central_of_their_cluster(states):
         assert row in members
         sums = np.linalg.norm(states.feature[members][:, None] - states.feature[members], axis=2).sum(1)
         assert sums[members == row] <= sums.min() * (1 + 1e-5)
+
+
+def test_a_square_picture_loses_nothing_but_white_margins():
+    frame = np.full((40, 60, 3), 255, np.uint8)
+    frame[:, 10:50] = 7
+    assert (_square(frame) == 7).all() and _square(frame).shape == (40, 40, 3)
+    frame[20, 1] = 9  # somebody at the rim
+    assert _square(frame).shape == (60, 60, 3) and (_square(frame) == 9).any()
+
+
+def test_arrows_pass_by_the_pictures_between():
+    start, stop, box = np.zeros(2), np.array([2.0, 0.0]), (0.7, -0.5, 1.3, 0.3)
+    inside = [
+        [
+            box[0] < x < box[2] and box[1] < y < box[3]
+            for x, y in (_on_curve(start, m, stop, t) for t in np.linspace(0, 1))
+        ]
+        for m in (_passing_by(start, stop, []), _passing_by(start, stop, [box]))
+    ]
+    assert any(inside[0]) and not any(inside[1])
 
 
 def test_both_are_saved_with_captions(study, states, tmp_path):

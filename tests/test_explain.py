@@ -16,6 +16,8 @@ from interp_lib.errors import InterpError
 from interp_lib.explain import (
     Decision,
     EpisodeTrace,
+    NearestState,
+    PrototypePictures,
     PrototypeStudy,
     action_density,
     action_interval,
@@ -33,12 +35,14 @@ from interp_lib.explain import (
     prototype_usage,
     record_episode,
     record_episodes,
+    sharing_interval,
     squash,
     state_map,
     with_frames,
 )
 from interp_lib.outputs import Outputs, saved_outputs
-from interp_lib.plots.prototypes import explained_frames, plot_gallery, prototype_colors
+from interp_lib.plots.labels import covered, spread_labels
+from interp_lib.plots.prototypes import explained_frames, plot_decision, plot_gallery, prototype_colors
 from interp_lib.prototype_outputs import save_prototype_outputs
 from interp_lib.prototypes import SAC, ProtoSAC
 from interp_lib.runs import Run
@@ -129,6 +133,12 @@ def test_usage_by_hand():
     assert usage.in_use == pytest.approx(effective_number([0.35, 0.2375, 0.4125]))
     with pytest.raises(InterpError, match="Record at least one episode"):
         prototype_usage(np.zeros((0, 3)))
+
+
+def test_the_interval_of_sharing_is_one_over_episodes():
+    alone, shared = np.tile([1.0, 0.0], (30, 1)), np.tile([0.5, 0.5], (10, 1))
+    interval = sharing_interval([alone, shared])
+    np.testing.assert_allclose(interval, (1.25, 1, 2))  # of 40 decisions 10 are shared by two; or one episode twice
 
 
 def test_the_clearest_and_the_most_divided_decision():
@@ -242,7 +252,8 @@ def test_box2d_states_cannot_be_restored():
     assert StateCamera.can_restore("humanoid") and not StateCamera.can_restore("carracing")
 
 
-def test_without_opengl_states_are_drawn_and_the_message_says_what_to_install():
+@pytest.mark.parametrize("chosen", ["glfw", "none-such"])  # no display; MuJoCo refuses to be imported with this one
+def test_without_opengl_states_are_drawn_and_the_message_says_what_to_install(chosen):
     code = """
 import numpy as np
 from interp_lib.explain import EpisodeTrace, with_frames
@@ -251,7 +262,7 @@ trace = EpisodeTrace("hopper", 0, rng.normal(size=(4, 11)), np.zeros((4, 3)), np
 shown = with_frames(trace, [0, 2])
 print(shown.frames.shape, shown.frames.std() > 0, shown.note)
 """
-    env = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY")} | {"MUJOCO_GL": "glfw"}
+    env = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY")} | {"MUJOCO_GL": chosen}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("(2, 480, 480, 3) True cannot render Hopper-v5")
@@ -342,6 +353,43 @@ def test_the_gallery_shows_those_with_most_weight_first(agent, study):
     titles = [axes.get_title(loc="left") for axes in figure.axes if axes.get_title(loc="left")]
     assert [title.split()[0] for title in titles] == [f"P{k}" for k in study.usage.order[:3]]
     assert "n = 600 decisions" in figure.texts[0].get_text()
+    facts = [f"fact {k}" for k in range(K)]
+    everything = plot_gallery(
+        study.pictures, p.action_means, p.action_stds, low, high, ("torque",), study.usage, facts=facts
+    )
+    below = [axes.get_xlabel().splitlines()[-1] for axes in everything.axes if axes.images]
+    assert (
+        below == [f"fact {k}" for k in study.usage.order] and f"{K} of {K} prototypes" in everything.texts[0].get_text()
+    )
+
+
+def test_a_narrow_gaussian_is_drawn_beside_a_wide_one():
+    weights, means, stds = np.array([0.5, 0.5]), np.array([[0.03], [-8.0]]), np.array([[0.002], [9.0]])
+    decision = Decision(0, weights, np.array([0, 1]), means, stds, -np.ones(1), np.ones(1), np.zeros(1), "blend")
+    black = np.zeros((2, 4, 4, 3), np.uint8)
+    usage = prototype_usage(weights[None])
+    figure = plot_decision(decision, black[0], PrototypePictures(black, "drawn", "", ("", "")), ("torque",), usage)
+    before = next(axes for axes in figure.axes if axes.get_xlabel() == "u, before the squash")
+    heights = sorted(line.get_ydata().max() for line in before.lines)
+    np.testing.assert_allclose(heights, [0.5, 0.5, 1], rtol=0.01)
+
+
+def test_labels_do_not_cover_each_other_and_stay_where_they_can():
+    points = np.array([[0.0, 0.0], [0.0, 0.0], [0.4, 0.1], [9.0, 9.0]])
+    places = spread_labels(points, (1.0, 0.5))
+    boxes = [(x - 0.5, y - 0.25, x + 0.5, y + 0.25) for x, y in places]
+    for i, place in enumerate(places):
+        assert covered(place, (1.0, 0.5), boxes[:i] + boxes[i + 1 :]) < 1e-3
+    np.testing.assert_allclose(places[3], points[3], atol=0.01)
+    assert covered(np.zeros(2), (2, 2), [(0, 0, 5, 5), (-5, -5, -0.5, 0)]) == pytest.approx(1 + 0.5)
+
+
+def test_image_states_are_pictured_as_prototypes_on_them_are():
+    seen = np.random.default_rng(0).integers(0, 256, (3, 4, 64, 64), dtype=np.uint8)
+    ones = np.ones((3, 1), dtype=np.float32)
+    trace = EpisodeTrace("carracing", 0, seen, np.zeros((3, 3), np.float32), np.zeros(3), ones, ones)
+    picture = picture_states([trace], [NearestState(0, 1, 0.0, 1.0, "")])[0]
+    assert picture.shape == (240, 360, 3) and set(np.unique(seen[1, -1])) <= set(np.unique(picture))
 
 
 def test_explained_frames_have_one_even_size_and_follow_the_episode(study):
@@ -381,3 +429,27 @@ def test_all_outputs_of_a_run_are_saved(agent, tmp_path):
         "faithfulness_placement": "table", "faithfulness_purity": "table", "leader_graph": "figure",
     }  # fmt: skip
     assert "n = 400 decisions in 2 episodes" in outputs["prototype_usage"].caption
+    decisions = np.load(tmp_path / "figures" / run.name / "decisions.npz")
+    assert decisions["weights"].shape == decisions["similarities"].shape == (400, K)
+    assert decisions["action"].shape == (400, 1) and decisions["seed"].tolist() == [0] * 200 + [1] * 200
+    assert decisions["step"][-1] == 199 and decisions["reward"][:200].sum() == pytest.approx(
+        record_episode(agent, "pendulum", 0).total
+    )
+
+
+def test_other_seeds_beside_a_run_are_compared_and_few_states_are_no_failure(agent, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("interp_lib.prototype_outputs.even_steps", lambda length, most: [0, 1])  # a short video
+    runs = [agent.save_run(tmp_path / f"protosac-pendulum-s{seed}") for seed in (0, 1)]
+    config = runs[1] / "config.json"
+    config.write_text(config.read_text().replace('"seed": 0', '"seed": 1'))
+    full, figures = PrototypeStudy.record(agent, "pendulum", 1), tmp_path / "figures"
+    short = [
+        replace(trace, **{name: getattr(trace, name)[:60] for name in ("observations", "actions", "rewards", "weights",
+                                                                       "similarities")})
+        for trace in full.traces
+    ]  # fmt: skip
+    monkeypatch.setattr(PrototypeStudy, "record", lambda *_, **__: PrototypeStudy(agent, short))
+    save_prototype_outputs(agent, Run(runs[0], {"env": "pendulum", "seed": 0}), Outputs(figures, "run"), episodes=1)
+    names = {output.name for output in saved_outputs(figures)["run"]}
+    assert "stability" in names and "prototypes" in names and "leader_graph" not in names
+    assert "needs more than 90 states. Ask for more episodes." in capsys.readouterr().err

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from interp_lib import InterpError, load_agent
-from interp_lib.explain import record_episodes
+from interp_lib.explain import compare_returns, record_episodes
 from interp_lib.faithfulness import (
     Reweighted,
     ablation_returns,
@@ -19,6 +19,7 @@ from interp_lib.faithfulness import (
     top_k_returns,
     without,
 )
+from interp_lib.resampling import jackknife_interval
 
 RUN = "checkpoints/protosac-pendulum-s0"
 WEIGHTS = np.array([[0.5, 0.3, 0.2, 0.0], [0.1, 0.2, 0.3, 0.4]])
@@ -69,15 +70,40 @@ def test_a_grouping_explains_what_it_determines_and_nothing_else():
 
 
 def test_the_agents_prototypes_are_purer_than_chance_and_needed(agent, traces):
-    table = purity(agent, traces, resamples=20)
+    table = purity(agent, traces)
     assert table.loc["leading prototype", "actions_low"] > table.loc["random", "actions_high"]
-    assert (table["actions_low"] <= table["actions"]).all() and (table["values"] <= table["values_high"]).all()
     returns = top_k_returns(agent, "pendulum", 4, ks=(1, 16))
     assert returns.loc["top 16", "mean"] == pytest.approx(returns.loc["all (the agent)", "mean"], rel=1e-3)
     assert returns.loc["all (the agent)", "mean"] > returns.loc["1 at random", "mean"]
     heaviest = int(np.concatenate([t.weights for t in traces]).mean(0).argmax())
     losses = ablation_returns(agent, "pendulum", 4, prototypes=[heaviest])
     assert losses.index.tolist() == [heaviest] and losses["low"].item() <= losses["loss"].item()
+
+
+def test_an_interval_of_purity_holds_the_purity(agent, traces):
+    # A bootstrap over episodes does not: what it draws twice is alike, and its grouping explains more.
+    table = purity(agent, traces)
+    for what in ("actions", "values"):
+        low, mean, high = (table[name] for name in (f"{what}_low", what, f"{what}_high"))
+        assert ((low < mean) & (mean < high)).all() and (low >= 0).all() and (high <= 1).all()
+    one = purity(agent, traces[:1])
+    assert one["actions"].notna().all() and one[["actions_low", "values_high"]].isna().all(axis=None)
+
+
+def test_the_jackknife_of_a_mean_is_students_interval():
+    values = np.array([0.2, 0.5, 0.4, 0.45])
+    interval = jackknife_interval(values.mean(), (values.sum() - values) / 3)
+    reach = 3.182446 * values.std(ddof=1) / 2  # t for 3 degrees of freedom
+    np.testing.assert_allclose(interval, (values.mean(), values.mean() - reach, values.mean() + reach), rtol=1e-6)
+    assert jackknife_interval(0.98, np.array([0.9, 1.0, 1.0])).high == 1
+
+
+def test_returns_are_compared_episode_by_episode(agent, traces):
+    table = compare_returns(agent, traces, agent, name="the same")
+    np.testing.assert_allclose(table.loc["the same", ["ahead", "ahead_low", "ahead_high"]].astype(float), 0, atol=1e-3)
+    random = table.loc["random"]
+    assert random["ahead"] == pytest.approx(table.loc["ProtoSAC", "mean"] - random["mean"])
+    assert random["ahead_low"] < random["ahead"] < random["ahead_high"]
 
 
 def test_other_states_in_the_prototypes_places_serve_worse_and_the_agent_is_left_as_it_was(agent, traces):
@@ -94,6 +120,8 @@ def test_other_states_in_the_prototypes_places_serve_worse_and_the_agent_is_left
 def test_stability_of_an_agent_with_itself_is_perfect_and_one_agent_is_not_enough(agent, traces):
     table = stability([agent, agent], [traces, traces])
     assert table.loc["prototypes", "mean"] == 0 < table.loc["random states", "mean"]
+    # What is spread out is nearer than random states, most of which balance.
+    assert 0 < table.loc["states nearest to k-means centres", "mean"] < table.loc["random states", "mean"]
     with pytest.raises(InterpError, match="at least two"):
         stability([agent], [traces])
     with pytest.raises(InterpError, match="top 1 to 16"):

@@ -85,13 +85,14 @@ def test_frames_survive_that_another_renderer_was_closed():
 
 
 @pytest.mark.skipif(bool(rendering_problem("hopper")), reason="no OpenGL for MuJoCo here")
-def test_a_runner_stays_in_the_picture():
+@pytest.mark.parametrize("distance", [12.0, 200.0])  # metres; Gymnasium's floor ends at 40
+def test_a_runner_stays_in_the_picture_and_on_the_floor(distance):
     env = rendering_task("halfcheetah")
     env.reset(seed=0)
     first = env.render().astype(int)
     simulator = env.unwrapped
     moved = simulator.data.qpos.copy()
-    moved[0] += 12.0
+    moved[0] += distance
     simulator.set_state(moved, simulator.data.qvel.copy())
     second = env.render().astype(int)
     env.close()

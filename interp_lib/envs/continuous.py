@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes.util
+import importlib
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,7 @@ from .names import CONTINUOUS_TASKS, continuous_task
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import DummyVecEnv
 
+_gl_problem = ""  # why MuJoCo had to be loaded without OpenGL
 _GL_FIX = (
     "Install a headless OpenGL (Debian and Ubuntu: apt-get install libegl1), or set MUJOCO_GL to one that works here."
 )
@@ -161,24 +164,19 @@ def make_task(
         seed: seeds the action space and the first reset.
 
     Raises:
-        InterpError: unknown name; MUJOCO_GL names a library that is not there; or, from ``env.render()``, no OpenGL
-            to render MuJoCo with.
+        InterpError: unknown name; MuJoCo can't be loaded; or, from ``env.render()``, no OpenGL to render it with.
     """
     info = task_info(name)
     options: dict[str, Any] = {"render_mode": "rgb_array"} if render else {}
     if info.mujoco:
-        _choose_gl()
+        _load_mujoco(info)
         if render:
             options["width"], options["height"] = frame_size or (240, 240)
             options["camera_id"] = 0  # "track": Gymnasium's own stays where it was first, and runners leave it
-    try:
-        env = gym.make(info.gym_id, **options)
-    except (AttributeError, ImportError, RuntimeError) as error:
-        # MuJoCo can't even be imported with a GL library that isn't there.
-        if not info.mujoco:
-            raise
-        raise InterpError(f"cannot load MuJoCo for {info.gym_id}: {error}. {_GL_FIX}") from error
+    env = gym.make(info.gym_id, **options)
     if render:
+        if info.mujoco:
+            _widen_floor(env.unwrapped.model)
         env = _Frames(env, info, frame_size)
     if info.image:
         env = FrameStackObservation(_GreyFrame(_ActionRepeat(env, info.action_repeat)), stack_size=4)
@@ -222,10 +220,33 @@ def task_of(env: Any) -> str | None:
     return by_id.get(spec.id) if spec is not None else None
 
 
-def _choose_gl() -> None:
-    """Pick EGL for headless MuJoCo, but only where it is installed: MuJoCo reads the variable when it is imported."""
+def _load_mujoco(info: TaskInfo) -> None:
+    """Import MuJoCo, which reads MUJOCO_GL then: EGL where nothing is chosen, headless and installed.
+
+    With a library that isn't there it can't even be imported, but playing needs none: it is switched off, and
+    :class:`_Frames` says why it can't render.
+    """
+    global _gl_problem
+    if "mujoco" in sys.modules:
+        return
     if "DISPLAY" not in os.environ and "MUJOCO_GL" not in os.environ and ctypes.util.find_library("EGL"):
         os.environ["MUJOCO_GL"] = "egl"
+    try:
+        importlib.import_module("mujoco")
+    except (AttributeError, ImportError, RuntimeError) as error:
+        _gl_problem = f"MUJOCO_GL={os.environ.get('MUJOCO_GL', '')} does not load ({error})"
+        os.environ["MUJOCO_GL"] = "disabled"
+        try:
+            importlib.import_module("mujoco")
+        except ImportError:
+            raise InterpError(f"cannot load MuJoCo for {info.gym_id}: {error}. {_GL_FIX}") from error
+
+
+def _widen_floor(model: Any) -> None:
+    """Draw ten times as much floor: a cheetah leaves it after ten seconds. To physics a plane is infinite anyway."""
+    planes = np.flatnonzero(model.geom_type == 0)  # mjGEOM_PLANE
+    model.geom_size[planes, :2] *= 10
+    model.mat_texrepeat[np.unique(model.geom_matid[planes])] *= 10
 
 
 class _Float32(gym.ObservationWrapper):
@@ -284,9 +305,8 @@ class _Frames(gym.Wrapper):
         except Exception as error:  # each GL library fails in its own way
             if not self.info.mujoco:
                 raise
-            raise InterpError(
-                f"cannot render {self.info.gym_id}: {str(error)[:120] or type(error).__name__}. {_GL_FIX}"
-            ) from error
+            problem = _gl_problem or str(error)[:120] or type(error).__name__
+            raise InterpError(f"cannot render {self.info.gym_id}: {problem}. {_GL_FIX}") from error
         if self.frame_size is not None and frame.shape[1::-1] != self.frame_size:
             frame = np.asarray(Image.fromarray(frame).resize(self.frame_size, Image.Resampling.BOX))
         return frame

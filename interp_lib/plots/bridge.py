@@ -108,8 +108,15 @@ def _place(graph: LeaderGraph, k: int) -> np.ndarray:
 
 
 def _square(frame: np.ndarray) -> np.ndarray:
-    """The middle of a picture, as wide as high."""
+    """A picture as wide as high: its middle, where that is all there is, else the whole between white bars."""
     height, width = frame.shape[:2]
-    side = min(height, width)
+    side, longer = min(height, width), max(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    return frame[top : top + side, left : left + side]
+    margins = np.concatenate([frame[:top].ravel(), frame[:, :left].ravel(), frame[top + side :].ravel()])
+    margins = np.concatenate([margins, frame[:, left + side :].ravel()])
+    if (margins == 255).all():
+        return frame[top : top + side, left : left + side]
+    square = np.full((longer, longer, 3), 255, dtype=np.uint8)  # cutting would lose who is at the rim
+    top, left = (longer - height) // 2, (longer - width) // 2
+    square[top : top + height, left : left + width] = frame
+    return square

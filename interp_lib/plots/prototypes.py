@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine, PlaceHolderLayoutEngine
+from matplotlib.patches import Patch
 from PIL import Image, ImageDraw, ImageFont
 
 from ..explain import (
@@ -30,10 +31,11 @@ from ..explain import (
 )
 from ..state_frames import state_caption
 from ..style import GRID, INK, cluster_color
+from .labels import spread_labels
 
 _MUTED = "#57606A"
 _OTHERS = "#C9CDD2"
-_MOST_RIDGES = 3  # action dimensions; more get interval bars instead of densities
+MOST_RIDGES = 3  # action dimensions; more get interval bars instead of densities
 _DISTINCT = 8
 
 
@@ -47,7 +49,8 @@ def prototype_colors(usage: Usage) -> list[str]:
 
 def plot_gallery(
     pictures: PrototypePictures, means: np.ndarray, stds: np.ndarray, low: np.ndarray, high: np.ndarray,
-    action_names: Sequence[str], usage: Usage, *, most: int = 16, columns: int = 4,
+    action_names: Sequence[str], usage: Usage, *, facts: Sequence[str] | None = None, most: int | None = None,
+    columns: int = 4,
 ) -> Figure:  # fmt: skip
     """Every prototype: its state, how much it has to say, and what it does alone.
 
@@ -57,7 +60,8 @@ def plot_gallery(
         low, high: (a,), action bounds.
         action_names: what the a dimensions drive.
         usage: from :func:`~interp_lib.explain.prototype_usage`.
-        most: how many to show, largest mean weight first.
+        facts: K short lines to write below the pictures' captions.
+        most: how many to show, largest mean weight first; None: all.
         columns: of the grid.
     """
     shown, colors = usage.order[:most], prototype_colors(usage)
@@ -65,8 +69,11 @@ def plot_gallery(
     names_width = 0.0 if dims == 1 else 0.085 * max(map(len, action_names))  # inches
     cell = 2.1
     picture = cell * pictures.frames.shape[1] / pictures.frames.shape[2]
-    ridge = 0.62 if dims == 1 else max((0.36 if dims <= _MOST_RIDGES else 0.15) * dims, 0.62)
-    heights = [0.55] + [picture, ridge, 0.74] * rows  # inches: the title, then picture, actions and a gap a row
+    ridge = 0.62 if dims == 1 else max((0.36 if dims <= MOST_RIDGES else 0.15) * dims, 0.62)
+    line = 0.15
+    text = line * (any(pictures.captions) + (facts is not None)) + 0.09
+    # Inches: the title, then picture, the lines below it with the actions, and a gap a row.
+    heights = [0.55] + [picture, text + ridge, 0.6] * rows
     # Not layout="none": matplotlib forgets that after the first save and asks rcParams again.
     by_hand = PlaceHolderLayoutEngine(adjust_compatible=True, colorbar_gridspec=True)
     fig = plt.figure(figsize=(columns * (cell + 0.28) + names_width + 0.15, sum(heights)), layout=by_hand)
@@ -76,11 +83,11 @@ def plot_gallery(
         left = (0.15 + names_width + column * (cell + 0.28)) / width
         top = height - sum(heights[: 1 + 3 * row])
         image_axes = fig.add_axes((left, (top - picture) / height, cell / width, picture / height))
-        gap = 0.24 if pictures.captions[k] else 0.08
-        action_axes = fig.add_axes((left, (top - picture - gap - ridge) / height, cell / width, ridge / height))
+        action_axes = fig.add_axes((left, (top - picture - text - ridge) / height, cell / width, ridge / height))
         show_state(image_axes, pictures.frames[k], colors[k])
         image_axes.set_title(f"P{k}  weight {_percent(usage.mean_weight[k])}", fontsize=9.5, pad=4, loc="left")
-        image_axes.set_xlabel(pictures.captions[k], fontsize=8, color=_MUTED, labelpad=3)
+        below = filter(None, (pictures.captions[k], facts[k] if facts else ""))
+        image_axes.set_xlabel("\n".join(below), fontsize=8, color=_MUTED, labelpad=3)
         where: dict[str, Any] = dict(transform=image_axes.transAxes, ha="right", fontsize=8, color=_MUTED)
         image_axes.text(1, 1.025, _leads(usage.led[k]), **where)
         draw_action(action_axes, means[k], stds[k], low, high, action_names if column == 0 else None, colors[k])
@@ -125,7 +132,7 @@ def draw_action(
         base = len(mean) - 1 - i
         axes.axhline(base, color=GRID, lw=0.8, zorder=0)
         middle = squash(mean[i], -1.0, 1.0)
-        if len(mean) <= _MOST_RIDGES:
+        if len(mean) <= MOST_RIDGES:
             x, y = _density_curve(mean[i], std[i], -1.0, 1.0)
             _ridge(axes, x, 0.8 * y, base, color)
             axes.plot([middle] * 2, [base, base + 0.8], color=INK, lw=1.2, clip_on=False)
@@ -134,7 +141,7 @@ def draw_action(
                 action_interval(mean[i], std[i], -1.0, 1.0), [base, base], color=color, lw=3, solid_capstyle="butt"
             )
             axes.plot(middle, base, "o", color=INK, ms=2.6)
-    top = 0.95 if len(mean) <= _MOST_RIDGES else 0.6
+    top = 0.95 if len(mean) <= MOST_RIDGES else 0.6
     axes.set(xlim=(-1.02, 1.02), ylim=(-0.35, len(mean) - 1 + top), xticks=[-1, 0, 1], yticks=[])
     axes.set_xticklabels(["low", "mid", "high"], fontsize=7.5)
     if names is not None:
@@ -214,9 +221,10 @@ def plot_decision(
     axes = left.subplots()
     show_state(axes, current, INK)
     left.suptitle("This state …", fontsize=11, fontweight="bold", x=0.03, ha="left")
-    taken = [f"{name} {value:+.2f}" for name, value in zip(action_names[:3], decision.action, strict=False)]
-    more = " …" if len(action_names) > 3 else ""
-    axes.set_xlabel("\n".join([caption, f"action: {taken[0]}", *taken[1:]]).strip() + more, fontsize=9, labelpad=8)
+    few = len(action_names) <= MOST_RIDGES  # else the panel at the right has the numbers
+    taken = [f"{name} {value:+.2f}" for name, value in zip(action_names, decision.action, strict=True) if few]
+    lines = [caption, *(("action: " if i == 0 else "") + line for i, line in enumerate(taken))]
+    axes.set_xlabel("\n".join(filter(None, lines)), fontsize=9, labelpad=8)
 
     grid = middle.subplots(len(shown), 2, width_ratios=[1, 1.25], squeeze=False)
     for row, k in enumerate(shown):
@@ -226,8 +234,9 @@ def plot_decision(
         bar.barh(0, 1, height=0.34, color=GRID)
         bar.barh(0, decision.weights[k], height=0.34, color=colors[k])
         bar.text(0, 0.3, f"P{k}   {_percent(decision.weights[k], 1)}", fontsize=9, va="bottom", fontweight="bold")
-        alone = ", ".join(f"{v:+.2f}" for v in squash(decision.means[k], decision.low, decision.high)[:3])
-        bar.text(0, -0.3, f"alone: {alone}{more}", fontsize=8, va="top", color=_MUTED)
+        alone = ", ".join(f"{v:+.2f}" for v in squash(decision.means[k], decision.low, decision.high))
+        if few:
+            bar.text(0, -0.3, f"alone: {alone}", fontsize=8, va="top", color=_MUTED)
         bar.set(xlim=(0, 1), ylim=(-0.9, 0.9))
         bar.axis("off")
     rest = 1 - decision.weights[shown].sum()
@@ -239,7 +248,7 @@ def plot_decision(
             color=_MUTED,
         )
 
-    if len(action_names) <= _MOST_RIDGES:
+    if few:
         _plot_gaussians(right, decision, shown, colors, action_names)
     else:
         _plot_contributions(right, decision, shown, colors, action_names)
@@ -256,7 +265,11 @@ def _plot_gaussians(panel: Any, decision: Decision, shown: np.ndarray, colors: l
         mixed_mean, mixed_std = decision.weights @ means, decision.weights @ stds
         lowest = min(mixed_mean - 4 * mixed_std, *(means - 2.5 * stds)[shown])
         highest = max(mixed_mean + 4 * mixed_std, *(means + 2.5 * stds)[shown])
-        u = np.linspace(lowest, highest, 600)
+        # Not an even grid alone: where another prototype is wide, a narrow one would fall between its points.
+        around = np.linspace(-4, 4, 61)
+        narrow = (means[shown, None] + stds[shown, None] * around).ravel()
+        blend = mixed_mean + mixed_std * around
+        u = np.unique(np.r_[np.linspace(lowest, highest, 400), np.clip(np.r_[narrow, blend], lowest, highest)])
         for k in shown[::-1]:
             # Height by weight: as densities, the narrowest would flatten all others.
             bell = decision.weights[k] * np.exp(-0.5 * ((u - means[k]) / stds[k]) ** 2)
@@ -267,7 +280,7 @@ def _plot_gaussians(panel: Any, decision: Decision, shown: np.ndarray, colors: l
         before.set(ylim=(0, 1.12), yticks=[0, 0.5, 1])
 
         low, high = decision.low[dim], decision.high[dim]
-        x = np.linspace(low, high, 600)
+        x = np.unique(np.r_[np.linspace(low, high, 400), squash(np.r_[narrow, blend], low, high)])
         density = decision.density(x, dim)
         after.fill_between(x, density, color=INK, alpha=0.12, lw=0)
         after.plot(x, density, color=INK, lw=1.8)
@@ -341,17 +354,20 @@ def draw_state_map(axes: Axes, flat: StateMap, leading: np.ndarray, usage: Usage
     """:func:`plot_state_map` into axes that are there."""
     colors = np.array(prototype_colors(usage))
     drawn = np.arange(0, len(leading), max(1, -(-len(leading) // most)))
-    x, y = flat.states[drawn].T
-    axes.scatter(x, y, c=colors[leading[drawn]], s=9, alpha=0.65, lw=0, rasterized=True)
-    size, text = (260, 7.5) if len(colors) <= 16 else (180, 6.5)
-    for height, k in enumerate(usage.order[::-1], start=3):  # the heaviest on top, its label with it
-        x, y = flat.prototypes[k]
-        axes.scatter(x, y, s=size, color=colors[k], edgecolor="white", lw=1.6, zorder=height)
+    axes.scatter(*flat.states[drawn].T, c=colors[leading[drawn]], s=9, alpha=0.65, lw=0, rasterized=True)
+    axes.scatter(*flat.prototypes.T, c=colors, s=34, edgecolor="white", lw=1.0, zorder=4)
+    axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())  # labels are placed by these
+    box, size = axes.get_window_extent(), 7.5
+    low, unit = np.array([axes.get_xlim()[0], axes.get_ylim()[0]]), box.width / np.ptp(axes.get_xlim())
+    unit = np.array([unit, box.height / np.ptp(axes.get_ylim())]) * 72 / axes.figure.dpi  # points
+    places = spread_labels((flat.prototypes - low) * unit, (3.4 * size, 1.9 * size)) / unit + low
+    for k, place in enumerate(places):
+        axes.plot(*np.stack([flat.prototypes[k], place]).T, color=INK, lw=0.7, zorder=4.5)
         dark = np.dot([int(colors[k][i : i + 2], 16) for i in (1, 3, 5)], (0.299, 0.587, 0.114)) < 140
-        style: dict[str, Any] = dict(
-            color="white" if dark else INK, fontsize=text, fontweight="bold", ha="center", va="center"
-        )
-        axes.text(x, y, f"P{k}", **style, zorder=height + 0.5)
+        axes.text(
+            *place, f"P{k}", color="white" if dark else INK, fontsize=size, fontweight="bold", ha="center", va="center",
+            zorder=5, bbox={"boxstyle": "round,pad=0.25", "facecolor": colors[k], "edgecolor": "white"},
+        )  # fmt: skip
     axes.set(xlabel=flat.labels[0], ylabel=flat.labels[1])
     shown = f"n = {len(leading):,} states" + (f", {len(drawn):,} of them drawn" if len(drawn) < len(leading) else "")
     axes.set_title(f"Which prototype leads where, {shown}", fontsize=10.5)
@@ -403,7 +419,7 @@ def plot_usage(
 
     rows = np.arange(len(usage.order))[::-1]
     shades = [colors[k] for k in usage.order]
-    bars.barh(rows, usage.mean_weight[usage.order], height=0.7, color=shades, label="mean weight")
+    bars.barh(rows, usage.mean_weight[usage.order], height=0.7, color=shades)
     bars.plot(usage.led[usage.order], rows, "|", color=INK, ms=7, mew=1.4, label="share of decisions it leads")
     size = 8 if len(rows) <= 24 else 6
     bars.set_yticks(rows, [f"P{k}" for k in usage.order], fontsize=size)
@@ -411,7 +427,9 @@ def plot_usage(
     bars.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
     bars.grid(axis="y", visible=False)
     bars.set_title(f"All episodes, n = {len(usage.per_decision):,} decisions", fontsize=10)
-    bars.legend(loc="lower right", fontsize=8, handlelength=1.0)
+    # A legend in the first one's colour would speak of that prototype.
+    weight = Patch(color=_OTHERS, label="mean weight")
+    bars.legend(handles=[weight, bars.lines[0]], loc="lower right", fontsize=8, handlelength=1.0)
     return fig
 
 
@@ -484,6 +502,9 @@ def explained_frames(
                 draw.rectangle((*box[:2], text_x + weights[k] * (bar - text_x), box[3]), fill=colors[k])
         y = pad + height - action_rows
         draw.text((x0, y), "… so it does this", fill=INK, font=_font(17, bold=True))
+        if n_actions < len(action_names):
+            some = f"first {n_actions} of {len(action_names)} actions"
+            draw.text((x0 + side, y + 10), some, fill=_MUTED, font=_font(12), anchor="rm")
         for i in range(n_actions):
             _draw_action_row(
                 draw, (x0, y + 26 * i + 36, x0 + side), action_names[i], trace.actions[step, i], low[i], high[i]

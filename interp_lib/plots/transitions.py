@@ -10,6 +10,7 @@ import pandas as pd
 
 from ..style import INK, cluster_color
 from .clusters import stretch_contrast
+from .labels import covered
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 LEAST_PROBABILITY = 0.1
 LEAST_VISITS = 10  # one of four visits is 25%, and says nothing
+_BENDS = (0.16, 0.3, 0.45, -0.3, -0.45, 0.6)  # how far an arrow bows out: the first that passes by the other pictures
+_LABELS_AT = (0.36, 0.46, 0.28, 0.56, 0.66, 0.2, 0.76)  # where along it its label may be: the first that is free
 
 
 def spread_out(centres: Mapping[int, np.ndarray], least: float = 0.62) -> dict[int, np.ndarray]:
@@ -69,14 +72,23 @@ def draw_transitions(
 
     place = spread_out(centres, apart)
     size = {k: float(np.clip(0.75 * np.sqrt(shares[k]), smallest, 0.42)) for k in place}  # side, in data units
+    corners = np.array([p + side * size[k] for k, p in place.items() for side in (-0.75, 0.75)])
+    low, high = corners.min(0) - 0.08, corners.max(0) + 0.08
+    ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
+    box = ax.get_window_extent()
+    point = max((high - low) / (box.width, box.height)) * ax.figure.dpi / 72  # in data units
+    tag = (0.36 * max(map(len, (names or {0: ""}).values())) + 0.35) * 8.5 * point  # half the width of a name
+    captions = {k: _caption_place(p, size[k], tag if names else 0.0) for k, p in place.items()}
+    taken = {k: _boxes(p, size[k], captions[k], point) for k, p in place.items()}
+    labels: list[tuple[float, float, float, float]] = []
     visits = transitions["count"].groupby("cluster").transform("sum")
     strong = transitions["probability"][(transitions["probability"] >= least) & (visits >= LEAST_VISITS)].sort_values()
     for (k, following), probability in strong.items():
         if k not in place or following not in place:
             continue
         start, stop = place[k], place[following]
-        bend = 0.16 * np.linalg.norm(stop - start)  # the same bow for all, or short arrows would be straight
-        middle = (start + stop) / 2 + bend * np.array([1, -1]) * (stop - start)[::-1] / np.linalg.norm(stop - start)
+        others = [taken[other][0] for other in place if other not in (k, following)]
+        middle = _passing_by(start, stop, others)
         path, left, reached = _trimmed(start, middle, stop, size[k] * 0.56, size[following] * 0.58)
         ax.add_patch(
             FancyArrowPatch(
@@ -84,7 +96,11 @@ def draw_transitions(
                 arrowstyle=f"-|>,head_length={4 + 5 * probability:.1f},head_width={2.5 + 4 * probability:.1f}",
             )
         )  # fmt: skip
-        x, y = _on_curve(start, middle, stop, left + 0.36 * (reached - left))
+        along = [_on_curve(start, middle, stop, left + t * (reached - left)) for t in _LABELS_AT]
+        label = (26 * point, 12 * point)
+        full = [*(b for boxes in taken.values() for b in boxes), *labels]
+        x, y = min(along, key=lambda at: covered(at, label, full))
+        labels.append((x - label[0] / 2, y - label[1] / 2, x + label[0] / 2, y + label[1] / 2))
         ax.text(
             x, y, f"{probability:.0%}", fontsize=8, ha="center", va="center", color=INK, zorder=5,
             bbox={"boxstyle": "round,pad=0.12", "facecolor": "white", "edgecolor": "none", "alpha": 0.85},
@@ -102,20 +118,56 @@ def draw_transitions(
             bbox={"boxstyle": "round,pad=0.25" if names else "circle,pad=0.2", "facecolor": cluster_color(k),
                   "edgecolor": "white"},
         )  # fmt: skip
-        upper = y > 0  # outside the ring that clusters often form, where few arrows are
+        (caption_x, caption_y), align, vertical = captions[k]
         ax.text(
-            x, y + (half + 0.035) * (1 if upper else -1), f"{_percent(shares[k])}, {dwell[k]:.1f} steps", fontsize=8.5,
-            color=INK, ha="center", va="bottom" if upper else "top", zorder=5,
+            caption_x, caption_y, f"{_percent(shares[k])}, {dwell[k]:.1f} steps", fontsize=8.5,
+            color=INK, ha=align, va=vertical, zorder=5,
             bbox={"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.7},
         )  # fmt: skip
-    corners = np.array([p + side * size[k] for k, p in place.items() for side in (-0.75, 0.75)])
-    low, high = corners.min(0) - 0.08, corners.max(0) + 0.08
-    ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
+    ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")  # as before the pictures came
     ax.axis("off")
 
 
 def _percent(share: float) -> str:
     return "<1%" if 0 < share < 0.01 else f"{share:.0%}"
+
+
+def _caption_place(place: np.ndarray, size: float, tag: float) -> tuple[tuple[float, float], str, str]:
+    """Where a caption goes, and how it is aligned: outside the ring that clusters often form, where few arrows are.
+
+    Above, it starts beside the name in the picture's corner, whose half width is ``tag`` (0: it is centred).
+    """
+    x, y = place
+    if y <= 0:
+        return (x, y - size / 2 - 0.035), "center", "top"
+    return ((x - size / 2 + tag, y + size / 2 + 0.035), "left", "bottom") if tag else (
+        (x, y + size / 2 + 0.035), "center", "bottom",
+    )  # fmt: skip
+
+
+def _boxes(place: np.ndarray, size: float, caption: tuple, point: float) -> list[tuple[float, float, float, float]]:
+    """What a cluster takes: its picture with the name at its corner, its caption (left, bottom, right, top)."""
+    (x, y), align, vertical = caption
+    width, height = 82 * point, 12 * point
+    left = x - width / 2 if align == "center" else x
+    bottom = y if vertical == "bottom" else y - height
+    margin = size / 2 + 0.03
+    picture = (place[0] - margin, place[1] - margin, place[0] + margin, place[1] + margin)
+    return [picture, (left, bottom, left + width, bottom + height)]
+
+
+def _passing_by(start: np.ndarray, stop: np.ndarray, boxes: list[tuple[float, float, float, float]]) -> np.ndarray:
+    """Middle control point of an arrow: the least bow with which it crosses the fewest of ``boxes``."""
+    length = np.linalg.norm(stop - start)
+    aside = np.array([1, -1]) * (stop - start)[::-1] / length
+    middles = [(start + stop) / 2 + bend * length * aside for bend in _BENDS]
+    left, bottom, right, top = np.array(boxes).reshape(-1, 4).T
+
+    def crossed(middle: np.ndarray) -> int:
+        x, y = np.stack([_on_curve(start, middle, stop, t) for t in np.linspace(0, 1, 60)]).T[..., None]
+        return int(((x > left) & (x < right) & (y > bottom) & (y < top)).any(0).sum())
+
+    return min(middles, key=crossed)
 
 
 def _on_curve(start: np.ndarray, middle: np.ndarray, stop: np.ndarray, t: float) -> np.ndarray:

@@ -17,7 +17,6 @@ from ..explain import (
     explain_decision,
     nearest_states,
     picture_states,
-    prototype_table,
     state_values,
     with_frames,
 )
@@ -158,10 +157,6 @@ class PrototypeBrowser:
             self._nearest_pictures[k] = picture_states(self.study.traces, self.nearest[k])
         return self._nearest_pictures[k]
 
-    @cached_property
-    def _table(self) -> Any:
-        return prototype_table(self.study.agent, self.study.traces, self.study.usage).set_index("prototype")
-
     def prototype_html(self, k: int) -> str:
         """What prototype ``k`` stands for: its state, its actions alone, how often it leads, when, and its value."""
         if k not in self._galleries:
@@ -171,7 +166,7 @@ class PrototypeBrowser:
     def _prototype_html(self, k: int) -> str:
         from .parts import chip, picture
 
-        row, study = self._table.loc[f"P{k}"], self.study
+        row, study = self.study.table.loc[f"P{k}"], self.study
         frame, caption = study.pictures.frames[k], study.pictures.captions[k]
         facts = {
             "leads": f"<b>{_percent(row['led'])}</b> of {len(study.usage.per_decision):,} decisions",
