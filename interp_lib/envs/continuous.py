@@ -176,7 +176,7 @@ def make_task(
     env = gym.make(info.gym_id, **options)
     if render:
         if info.mujoco:
-            _widen_floor(env.unwrapped.model)
+            _widen_floor(env.unwrapped.model)  # type: ignore[attr-defined]  # MuJoCo's own
         env = _Frames(env, info, frame_size)
     if info.image:
         env = FrameStackObservation(_GreyFrame(_ActionRepeat(env, info.action_repeat)), stack_size=4)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import InterpError
 
@@ -74,7 +74,7 @@ class _Collector(logging.Handler):
         super().__init__()
         self.jobs: list[Pending] = []
 
-    def emit(self, record: logging.LogRecord) -> None:
+    def emit(self, record: Any) -> None:  # Snakemake adds attributes of its own
         if str(getattr(record, "event", "")).rpartition(".")[2].lower() != "job_info" or record.rule_name == "all":
             return
         wildcards = dict(record.wildcards or {})

@@ -17,7 +17,7 @@ class PlainWatcher:
     """One line a section, with the notebook's name: several may run at once, and a log is read afterwards."""
 
     def __init__(self, title: str, stream: TextIO):
-        self._title, self._stream, self._heading = title, stream, None
+        self._title, self._stream, self._heading = title, stream, ""
         self._print(title)
 
     def cell(self, progress: CellProgress) -> None:

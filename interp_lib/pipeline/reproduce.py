@@ -139,7 +139,9 @@ def _only_one(figures: Path) -> Iterator[int]:
             f"another interp reproduce works in {shown(figures)}. Wait for it, or choose another folder with --figures."
         ) from error
     try:
-        yield lock._context.lock_file_fd
+        descriptor = lock._context.lock_file_fd
+        assert descriptor is not None  # it is locked
+        yield descriptor
     finally:
         lock.release()
 

@@ -9,9 +9,9 @@ import numpy as np
 
 def spread_labels(points: np.ndarray, size: tuple[float, float]) -> np.ndarray:
     """Centres (n, 2) of labels of ``size`` (width, height) as near to ``points`` (n, 2) as it goes without overlap."""
-    size = np.asarray(size, dtype=np.float64)
+    label = np.asarray(size, dtype=np.float64)
     # In units of the label; two on one point go different ways.
-    placed = points / size + np.random.default_rng(0).normal(scale=1e-3, size=points.shape)
+    placed = points / label + np.random.default_rng(0).normal(scale=1e-3, size=points.shape)
     for _ in range(500):
         apart = placed[:, None] - placed
         overlap = 1 - np.abs(apart)
@@ -20,7 +20,7 @@ def spread_labels(points: np.ndarray, size: tuple[float, float]) -> np.ndarray:
             break
         along = overlap.argmin(-1)[..., None] == np.arange(2)  # the shorter way out
         placed += 0.3 * (np.where(apart < 0, -1, 1) * overlap * along * touching[..., None]).sum(1)
-    return placed * size
+    return placed * label
 
 
 def covered(place: np.ndarray, size: tuple[float, float], boxes: Iterable[tuple[float, float, float, float]]) -> float:

@@ -354,8 +354,10 @@ def draw_state_map(axes: Axes, flat: StateMap, leading: np.ndarray, usage: Usage
     """:func:`plot_state_map` into axes that are there."""
     colors = np.array(prototype_colors(usage))
     drawn = np.arange(0, len(leading), max(1, -(-len(leading) // most)))
-    axes.scatter(*flat.states[drawn].T, c=colors[leading[drawn]], s=9, alpha=0.65, lw=0, rasterized=True)
-    axes.scatter(*flat.prototypes.T, c=colors, s=34, edgecolor="white", lw=1.0, zorder=4)
+    axes.scatter(
+        flat.states[drawn, 0], flat.states[drawn, 1], c=colors[leading[drawn]], s=9, alpha=0.65, lw=0, rasterized=True
+    )
+    axes.scatter(flat.prototypes[:, 0], flat.prototypes[:, 1], c=colors, s=34, edgecolor="white", lw=1.0, zorder=4)
     axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())  # labels are placed by these
     box, size = axes.get_window_extent(), 7.5
     low, unit = np.array([axes.get_xlim()[0], axes.get_ylim()[0]]), box.width / np.ptp(axes.get_xlim())
@@ -365,7 +367,7 @@ def draw_state_map(axes: Axes, flat: StateMap, leading: np.ndarray, usage: Usage
         axes.plot(*np.stack([flat.prototypes[k], place]).T, color=INK, lw=0.7, zorder=4.5)
         dark = np.dot([int(colors[k][i : i + 2], 16) for i in (1, 3, 5)], (0.299, 0.587, 0.114)) < 140
         axes.text(
-            *place, f"P{k}", color="white" if dark else INK, fontsize=size, fontweight="bold", ha="center", va="center",
+            place[0], place[1], f"P{k}", color="white" if dark else INK, fontsize=size, fontweight="bold", ha="center", va="center",
             zorder=5, bbox={"boxstyle": "round,pad=0.25", "facecolor": colors[k], "edgecolor": "white"},
         )  # fmt: skip
     axes.set(xlabel=flat.labels[0], ylabel=flat.labels[1])
