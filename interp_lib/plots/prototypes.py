@@ -354,9 +354,8 @@ def draw_state_map(axes: Axes, flat: StateMap, leading: np.ndarray, usage: Usage
     """:func:`plot_state_map` into axes that are there."""
     colors = np.array(prototype_colors(usage))
     drawn = np.arange(0, len(leading), max(1, -(-len(leading) // most)))
-    axes.scatter(
-        flat.states[drawn, 0], flat.states[drawn, 1], c=colors[leading[drawn]], s=9, alpha=0.65, lw=0, rasterized=True
-    )
+    x, y = flat.states[drawn].T
+    axes.scatter(x, y, c=colors[leading[drawn]], s=9, alpha=0.65, lw=0, rasterized=True)
     axes.scatter(flat.prototypes[:, 0], flat.prototypes[:, 1], c=colors, s=34, edgecolor="white", lw=1.0, zorder=4)
     axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())  # labels are placed by these
     box, size = axes.get_window_extent(), 7.5
@@ -367,8 +366,8 @@ def draw_state_map(axes: Axes, flat: StateMap, leading: np.ndarray, usage: Usage
         axes.plot(*np.stack([flat.prototypes[k], place]).T, color=INK, lw=0.7, zorder=4.5)
         dark = np.dot([int(colors[k][i : i + 2], 16) for i in (1, 3, 5)], (0.299, 0.587, 0.114)) < 140
         axes.text(
-            place[0], place[1], f"P{k}", color="white" if dark else INK, fontsize=size, fontweight="bold", ha="center", va="center",
-            zorder=5, bbox={"boxstyle": "round,pad=0.25", "facecolor": colors[k], "edgecolor": "white"},
+            place[0], place[1], f"P{k}", color="white" if dark else INK, fontsize=size, fontweight="bold",
+            ha="center", va="center", zorder=5, bbox={"boxstyle": "round,pad=0.25", "facecolor": colors[k], "edgecolor": "white"},
         )  # fmt: skip
     axes.set(xlabel=flat.labels[0], ylabel=flat.labels[1])
     shown = f"n = {len(leading):,} states" + (f", {len(drawn):,} of them drawn" if len(drawn) < len(leading) else "")
