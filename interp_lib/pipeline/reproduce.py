@@ -82,7 +82,7 @@ def reproduce(
         if code:
             _show_what_there_is(plan)
         print(_render_summary(_rows(plan, pending, interrupted=interrupted), plan))
-        return INTERRUPTED if interrupted else min(code, 1)
+        return INTERRUPTED if interrupted else int(code != 0)
 
 
 def check(*, figures: Path | str = "figures", notebooks: Path | str = "notebooks", jobs: int | None = None) -> int:
