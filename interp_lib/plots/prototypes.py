@@ -367,7 +367,8 @@ def draw_state_map(axes: Axes, flat: StateMap, leading: np.ndarray, usage: Usage
         dark = np.dot([int(colors[k][i : i + 2], 16) for i in (1, 3, 5)], (0.299, 0.587, 0.114)) < 140
         axes.text(
             place[0], place[1], f"P{k}", color="white" if dark else INK, fontsize=size, fontweight="bold",
-            ha="center", va="center", zorder=5, bbox={"boxstyle": "round,pad=0.25", "facecolor": colors[k], "edgecolor": "white"},
+            ha="center", va="center", zorder=5,
+            bbox={"boxstyle": "round,pad=0.25", "facecolor": colors[k], "edgecolor": "white"},
         )  # fmt: skip
     axes.set(xlabel=flat.labels[0], ylabel=flat.labels[1])
     shown = f"n = {len(leading):,} states" + (f", {len(drawn):,} of them drawn" if len(drawn) < len(leading) else "")
