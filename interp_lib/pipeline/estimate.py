@@ -1,4 +1,4 @@
-"""How long what is pending will take, from what it took before: here, or on the machine named in the table."""
+"""How long what is pending will take: from what it took here before, else from rough guesses."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from .engine import Pending
 from .jobs import duration
 from .plan import Plan, stamp
 
-# Seconds on two cores of a Xeon without bfloat16 (2026-11), one job at a time on one thread; by profile.
-MEASURED = {
+# Seconds to begin with, rough guesses: nothing here was timed on a quiet machine. Replaced by this folder's own times.
+ROUGHLY = {
     "quick": {"01_train": 25, "02_evaluate_generalization": 30, "03_embed_and_cluster": 90,
               "04_prototype_visualization": 45, "states": 10, "explorer": 15},
     "paper": {"01_train": 25, "02_evaluate_generalization": 900, "03_embed_and_cluster": 900,
               "04_prototype_visualization": 300, "states": 40, "explorer": 30},
 }  # fmt: skip
-# Environment steps a second there, one run on one thread.
+# Environment steps a second of one run on one CPU thread, as rough.
 RATES = {"ppo": 110.0, "sppo": 100.0, "sac": 45.0, "protosac": 45.0}
 _UNKNOWN = 60.0  # a notebook of the user's own
 
 
 def estimated_seconds(plan: Plan, job: Pending) -> float:
-    """Seconds one job will take: what it took in this folder with this profile, else what was measured elsewhere."""
+    """Seconds one job will take: what it took in this folder with this profile, else a rough guess."""
     profile = plan.settings.profile
     if job.rule == "train":
         run = plan.training(job.name)
@@ -34,8 +34,8 @@ def estimated_seconds(plan: Plan, job: Pending) -> float:
             before = read_json(path)
             if before["parameters"].get("profile") == profile:
                 return float(before["seconds"])
-        return MEASURED[profile].get(job.name, _UNKNOWN)
-    return MEASURED[profile].get(job.rule, 2.0)
+        return ROUGHLY[profile].get(job.name, _UNKNOWN)
+    return ROUGHLY[profile].get(job.rule, 2.0)
 
 
 def render_estimate(plan: Plan, pending: Sequence[Pending], jobs: int) -> str:
