@@ -24,7 +24,7 @@ from collections.abc import Callable
 import torch
 from stable_baselines3 import SAC as SB3SAC
 
-from interp_lib.compute import has_onednn
+from interp_lib.compute import has_cpp_compiler, prefers_onednn
 from interp_lib.envs.continuous import make_task_vec
 from interp_lib.envs.names import continuous_task
 from interp_lib.prototypes import ProtoSAC, task_settings
@@ -33,7 +33,7 @@ from interp_lib.prototypes.settings import prototype_settings
 _FILL = 2_000  # random steps in the replay buffer before anything is measured
 
 
-def make_agents(task: str) -> dict[str, SB3SAC]:
+def make_agents(task: str, compile: bool) -> dict[str, SB3SAC]:
     """The two agents, their replay buffers filled by random actions."""
     settings = task_settings(task)
     shared = dict(
@@ -49,7 +49,11 @@ def make_agents(task: str) -> dict[str, SB3SAC]:
         device="cpu",
     )
     # A projection takes tens of milliseconds every few thousand steps: too rare for blocks this short.
-    prototypes = prototype_settings(settings) | {"projection_interval": 0, "final_projection": False}
+    prototypes = prototype_settings(settings) | {
+        "projection_interval": 0,
+        "final_projection": False,
+        "compile": compile,
+    }
     agents = {
         "protosac": ProtoSAC("MlpPolicy", make_task_vec(task, seed=0), **prototypes, **shared),
         "sb3_sac": SB3SAC("MlpPolicy", make_task_vec(task, seed=0), **shared),
@@ -76,7 +80,7 @@ def measure(
     """Median steps/s of each agent, the median ratio of neighbouring blocks, and its quartiles."""
     times: dict[str, list[float]] = {name: [] for name in agents}
     for agent in agents.values():
-        work(agent, block)  # warms up and doesn't count
+        work(agent, block)  # warms up (and compiles) and doesn't count
     for round_number in range(rounds):
         # Whoever goes second finds the other's data in the caches, so take turns.
         for name in list(agents)[:: 1 if round_number % 2 else -1]:
@@ -95,15 +99,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40, help="blocks of each agent (default: 40)")
     parser.add_argument("--block", type=int, default=10, help="steps a block (default: 10)")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch, for both (default: 1)")
+    parser.add_argument(
+        "--compile", choices=["auto", "yes", "no"], default="auto",
+        help="ProtoSAC's update; auto: as in a run of 100,000 steps or more",
+    )  # fmt: skip
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
 
     report: dict[str, float] = {}
-    product = "oneDNN" if has_onednn() else "PyTorch's default"
-    print(f"{args.threads} threads, hidden-layer products by {product}, {args.rounds} blocks of {args.block} steps\n")
+    compiling = args.compile == "yes" or (args.compile == "auto" and has_cpp_compiler() and not prefers_onednn())
+    product = "oneDNN" if prefers_onednn() else "PyTorch's default"
+    print(f"{args.threads} threads, hidden-layer products by {product}, {args.rounds} blocks of {args.block} steps, "
+          f"ProtoSAC {'compiled' if compiling else 'not compiled'}\n")  # fmt: skip
     print(f"{'task':<14}{'what':<16}{'ProtoSAC':>10}{'SB3 SAC':>10}{'ratio':>8}   quartiles")
     for task in args.tasks:
-        agents = make_agents(task)
+        agents = make_agents(task, compiling)
         for what, work in (("gradient steps", learn_from_replay), ("training", learn_online)):
             rates, ratio, (low, high) = measure(agents, work, args.rounds, args.block)
             key = f"{task}_{what.replace(' ', '_')}"
@@ -112,7 +122,7 @@ def main() -> None:
             line = f"{task:<14}{what:<16}{rates['protosac']:>8.1f}/s{rates['sb3_sac']:>8.1f}/s{ratio:>8.3f}"
             print(f"{line}   {low:.3f} to {high:.3f}", flush=True)
     smallest = min(report[f"{task}_gradient_steps_ratio"] for task in args.tasks)
-    print(json.dumps({"protosac_over_sb3_sac": smallest, "threads": args.threads, **report}))
+    print(json.dumps({"protosac_over_sb3_sac": smallest, "threads": args.threads, "compiled": compiling, **report}))
 
 
 if __name__ == "__main__":

@@ -14,10 +14,12 @@ from stable_baselines3.common.callbacks import CheckpointCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from torch import nn
 
+from interp_lib.compute import has_cpp_compiler
 from interp_lib.envs.continuous import make_task_vec
 from interp_lib.errors import InterpError
 from interp_lib.prototypes import SAC, ProtoSAC
 from interp_lib.prototypes.run_folder import make_env_of, make_noise, make_schedule
+from interp_lib.prototypes.update import COMPILED, EAGER, Compiled, auxiliary_loss
 
 SMALL = dict(learning_starts=50, batch_size=32, buffer_size=2000, policy_kwargs={"net_arch": [32, 32]}, seed=0)
 STATES = np.random.default_rng(0).uniform(-1, 1, (7, 3)).astype(np.float32)
@@ -65,6 +67,34 @@ def test_without_auxiliary_losses_an_update_is_exactly_that_of_sac(policy_kwargs
         torch.testing.assert_close(ours.log_ent_coef, theirs.log_ent_coef)
 
 
+@pytest.mark.skipif(not has_cpp_compiler(), reason="torch.compile needs a C++ compiler")
+@pytest.mark.parametrize("mixture", ["blend", pytest.param("gmm", marks=pytest.mark.slow)])
+def test_a_compiled_update_is_the_same_update(mixture):
+    # A compiled choice of component draws other numbers than an eager one: leave one to choose from.
+    options = {"n_prototypes": 1} if mixture == "gmm" else {}
+    agents = [protosac(mixture=mixture, final_projection=False, **options).learn(60) for _ in range(2)]
+    for agent, losses in zip(agents, (COMPILED, EAGER), strict=True):
+        agent._chosen_losses = losses
+        torch.manual_seed(5)
+        np.random.seed(5)
+        agent.train(3, 32)
+    first, second = (agent.policy.state_dict() for agent in agents)
+    for name, got in first.items():
+        torch.testing.assert_close(got, second[name], atol=2e-5, rtol=1e-3, msg=name)
+
+
+def test_an_update_that_cannot_be_compiled_runs_as_it_is():
+    def loss(x):
+        torch._dynamo.graph_break()
+        return 2 * x
+
+    compiled = Compiled(loss)
+    compiled._function = torch.compile(loss, fullgraph=True)
+    with pytest.warns(UserWarning, match="could not be compiled and runs as it is"):
+        assert compiled(torch.ones(1)) == 2
+    assert compiled(torch.ones(1)) == 2
+
+
 @pytest.mark.parametrize("weight", ["cluster", "coverage", "separation", "sharpness", "usage"])
 def test_every_auxiliary_loss_pulls_its_own_way(weight):
     off = {f"{name}_weight": 0.0 for name in ("cluster", "coverage", "separation", "sharpness", "usage")}
@@ -72,7 +102,8 @@ def test_every_auxiliary_loss_pulls_its_own_way(weight):
     agent.learn(60)
 
     def loss() -> torch.Tensor:
-        return agent._auxiliary_loss(agent.actor.compare(torch.as_tensor(STATES)))[0]
+        comparison = agent.actor.compare(torch.as_tensor(STATES))
+        return auxiliary_loss(agent.policy, comparison, agent._auxiliary_weights())[0]
 
     before = loss()
     before.backward()

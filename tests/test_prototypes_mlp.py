@@ -27,7 +27,7 @@ def gradients(y: torch.Tensor, inputs: list[torch.Tensor]) -> tuple[torch.Tensor
 def test_values_and_gradients_are_those_of_torch(widths, onednn, monkeypatch):
     if onednn and not compute.has_onednn():
         pytest.skip("this PyTorch has no oneDNN")
-    monkeypatch.setattr(compute, "has_onednn", lambda: onednn)
+    monkeypatch.setattr(compute, "prefers_onednn", lambda: onednn)
     net = network(*widths)
     x = torch.randn(mlp._FEW_ROWS + 38, 5, requires_grad=True)
     inputs = [x, *net.parameters()]

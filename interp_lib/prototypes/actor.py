@@ -165,10 +165,12 @@ class ProtoActor(BasePolicy):
         mixed = self.mix(self.compare(obs).weights)
         return torch.tanh(mixed.mode() if deterministic else mixed.sample()[0])
 
-    def action_log_prob(self, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sampled actions (B, a) in [−1, 1] and their exact log-densities (B,)."""
+    def action_log_prob(
+        self, obs: torch.Tensor, noise: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sampled actions (B, a) in [−1, 1] and their exact log-densities (B,); ``noise`` as in mixtures.py."""
         mixed = self.mix(self.compare(obs).weights)
-        u, _ = mixed.sample()
+        u, _ = mixed.sample(noise)
         return torch.tanh(u), mixed.log_prob(u)
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> torch.Tensor:

@@ -23,8 +23,11 @@ def log_tanh_slope(u: torch.Tensor) -> torch.Tensor:
 class SquashedMixture(Protocol):
     """What the actor needs to know about a mixture."""
 
-    def sample(self) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Draw u (B, a). The second value, if any, is the log-weight (B,) of the component it was drawn from."""
+    def sample(self, noise: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Draw u (B, a). The second value, if any, is the log-weight (B,) of the component it was drawn from.
+
+        ``noise`` (B, a) replaces the standard normal numbers that would be drawn.
+        """
 
     def log_prob(self, u: torch.Tensor) -> torch.Tensor:
         """Exact log-density (B,) of the action tanh(u)."""
@@ -45,8 +48,8 @@ class Blend:
         self.mean = weights @ means
         self.std = weights @ stds
 
-    def sample(self) -> tuple[torch.Tensor, None]:
-        return self.mean + self.std * torch.randn_like(self.mean), None
+    def sample(self, noise: torch.Tensor | None = None) -> tuple[torch.Tensor, None]:
+        return self.mean + self.std * (torch.randn_like(self.mean) if noise is None else noise), None
 
     def log_prob(self, u: torch.Tensor) -> torch.Tensor:
         normal = -0.5 * ((u - self.mean) / self.std) ** 2 - self.std.log() - _LOG_SQRT_2PI
@@ -71,10 +74,11 @@ class GaussianMixture:
         self.weights, self.means, self.stds = weights, means, stds
         self.log_weights = weights.clamp_min(torch.finfo(weights.dtype).tiny).log()
 
-    def sample(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def sample(self, noise: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         component = torch.multinomial(self.weights.detach(), 1)
         mean, std = self.means[component[:, 0]], self.stds[component[:, 0]]
-        return mean + std * torch.randn_like(mean), self.log_weights.gather(1, component)[:, 0]
+        noise = torch.randn_like(mean) if noise is None else noise
+        return mean + std * noise, self.log_weights.gather(1, component)[:, 0]
 
     def log_prob(self, u: torch.Tensor) -> torch.Tensor:
         normal = -0.5 * ((u.unsqueeze(-2) - self.means) / self.stds) ** 2 - self.stds.log() - _LOG_SQRT_2PI

@@ -8,7 +8,8 @@ The same function and gradient as ``nn.Sequential``, to rounding. Two things mak
 
 Nearly all of the gain is the first. On one thread of that machine, which other training kept busy,
 benchmarks/protosac_throughput.py counted 1.32 times the gradient steps of Stable-Baselines3's SAC on HalfCheetah and
-1.33 times on Pendulum, and without oneDNN's products 1.01 and 1.02 times. Expect less where MKL is at home.
+1.33 times on Pendulum, and without oneDNN's products 1.01 and 1.02 times. On Intel's CPUs, where MKL is at home, long
+runs gain by compiling the update instead (update.py).
 """
 
 from __future__ import annotations
@@ -41,11 +42,35 @@ def run_mlp(network: nn.Sequential, x: torch.Tensor, *, frozen: bool = False) ->
     Args:
         frozen: compute no gradients of the network's parameters, only of ``x``.
     """
-    layers = layers_of(network) if x.device.type == "cpu" and len(x) >= _FEW_ROWS else None
-    if layers is None or x.dtype != torch.float32:
+    layers = layers_of(network)
+    if layers is not None and torch.compiler.is_compiling():  # which would differentiate frozen parameters as well
+        return _run_layers(layers, x, frozen)
+    if layers is None or x.device.type != "cpu" or len(x) < _FEW_ROWS or x.dtype != torch.float32:
         return network(x)
     parameters = [p.detach() if frozen else p for layer in layers for p in (layer.weight, layer.bias)]
     return _MLP.apply(x, *parameters)
+
+
+def _run_layers(layers: tuple[nn.Linear, ...], x: torch.Tensor, frozen: bool) -> torch.Tensor:
+    for i, layer in enumerate(layers):
+        weight, bias = (p.detach() if frozen else p for p in (layer.weight, layer.bias))
+        x = F.linear(_FloatReLU.apply(x) if i else x, weight, bias)
+    return x
+
+
+class _FloatReLU(torch.autograd.Function):
+    """relu, whose gradient is written without booleans: storing those takes compiled code ten times as long."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        y = x.clamp_min(0)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> torch.Tensor:
+        (y,) = ctx.saved_tensors
+        return grads[0] * y.sign()
 
 
 class _MLP(torch.autograd.Function):
@@ -79,7 +104,7 @@ class _MLP(torch.autograd.Function):
 
 
 def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, relu: bool = False) -> torch.Tensor:
-    if min(weight.shape) >= NARROW and compute.has_onednn():
+    if min(weight.shape) >= NARROW and compute.prefers_onednn():
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "relu" if relu else "none", [], "")
     y = F.linear(x, weight, bias)
     return y.relu_() if relu else y

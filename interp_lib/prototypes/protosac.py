@@ -1,12 +1,9 @@
 """ProtoSAC and its baseline SAC as Stable-Baselines3 algorithms.
 
-ProtoSAC is SAC (Haarnoja et al., arXiv 1812.05905) whose actor compares the state with learned prototypes and
-mixes their Gaussians (actor.py). Each update minimises
-
-    L_actor = E[α log π(a|s) − min_j Q_j(s, a)] + Σ weight · auxiliary loss     (losses.py)
-
-and every ``projection_interval`` steps, and at the end of ``learn``, each prototype is moved onto the nearest
-state in the replay buffer (projection.py), and the policy is brought back to what it was (refit.py).
+ProtoSAC is SAC (Haarnoja et al., arXiv 1812.05905) whose actor compares the state with learned prototypes and mixes
+their Gaussians (actor.py). Each update takes a step on critics and actor (update.py), and every
+``projection_interval`` steps, and at the end of ``learn``, each prototype is moved onto the nearest state in the replay
+buffer (projection.py), and the policy is brought back to what it was (refit.py).
 """
 
 from __future__ import annotations
@@ -14,25 +11,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from gymnasium import spaces
 from stable_baselines3 import SAC as SB3SAC
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, ReplayBufferSamples
 from stable_baselines3.sac.policies import SACPolicy
 
+from ..compute import has_cpp_compiler, prefers_onednn
 from ..errors import InterpError
-from . import losses
-from .actor import Comparison, ProtoActor, ProtoCnnPolicy, ProtoSACPolicy
-from .mixtures import choice_gradient
+from .actor import ProtoActor, ProtoCnnPolicy, ProtoSACPolicy
 from .projection import Projection, distinct, latest_observations, place, project, replay_observations, spread
 from .run_folder import RunFolderMixin
+from .update import COMPILED, EAGER, AuxiliaryWeights, Losses, draws_needed
 
 _IMITATED_STATES = 20_000  # of LunarLander about eighty episodes
+_COMPILING_PAYS = 100_000  # steps: some 2 ms saved in each against most of a minute
 _NAN_FIX = "Lower the learning rate, or look for NaN or huge values in the environment's rewards."
 
 
@@ -157,6 +154,9 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
         final_projection: project at the end of ``learn``.
         imitation_epochs: of the final projection, in which encoder and Gaussians imitate the policy before it.
         projection_candidates: how many replay states a projection chooses from, at most.
+        compile: whether updates go through torch.compile, which takes most of a minute before the first; ``"auto"``:
+            on a CPU, if ``learn`` is asked for 100,000 steps or more, where it was measured to pay (not where oneDNN
+            multiplies, see compute.py) and there is a C++ compiler.
 
     Raises:
         InterpError: discrete actions, a prototype setting out of range, gSDE.
@@ -193,6 +193,7 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
         final_projection: bool = True,
         imitation_epochs: int = 50,
         projection_candidates: int = 100_000,
+        compile: bool | Literal["auto"] = "auto",
         _init_setup_model: bool = True,
         **kwargs: Any,
     ):
@@ -210,7 +211,9 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
         self.final_projection = final_projection
         self.imitation_epochs = imitation_epochs
         self.projection_candidates = projection_candidates
+        self.compile = compile
         self._last_projection = 0
+        self._chosen_losses: Losses | None = None
         super().__init__(policy, env, learning_rate, _init_setup_model=_init_setup_model, **kwargs)
 
     def _setup_model(self) -> None:
@@ -240,6 +243,7 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
         """Stable-Baselines3's ``learn``, then the final projection."""
         if reset_num_timesteps:
             self._last_projection = 0
+        self._chosen_losses = None
         interval: Any = log_interval  # SB3 annotates int, and takes None
         super().learn(total_timesteps, callback, interval, tb_log_name, reset_num_timesteps, progress_bar)
         if self.final_projection:
@@ -282,79 +286,60 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
 
     def _update(self, batch: ReplayBufferSamples) -> dict[str, torch.Tensor]:
         """One gradient step on a batch; returns detached scalars to log."""
-        logged: dict[str, torch.Tensor] = {}
-        # One encoder pass serves the policy, its log-probability and the auxiliary losses.
-        comparison = self.actor.compare(batch.observations)
-        mixed = self.actor.mix(comparison.weights)
-        # Drawing a component needs a baseline for its score function: a second draw at the same state.
-        draws = [mixed.sample() for _ in range(2 if self.mixture == "gmm" else 1)]
-        log_probs = [mixed.log_prob(u) for u, _ in draws]
+        ent_coef = self.ent_coef_tensor if self.log_ent_coef is None else self.log_ent_coef.detach().exp()
+        discounts = self.gamma if batch.discounts is None else batch.discounts
+        # Drawn here, in SB3's order, so that compiled or not the same numbers are used.
+        noise = torch.randn((draws_needed(self.policy), *batch.actions.shape), device=self.device)
+        next_noise = torch.randn_like(batch.actions)
+        loss = self._losses.critic(
+            self.policy, batch.observations, batch.actions, batch.next_observations, batch.rewards, batch.dones,
+            discounts, ent_coef, next_noise,
+        )  # fmt: skip
+        self.critic.optimizer.zero_grad()
+        loss.backward()
+        self.critic.optimizer.step()
 
+        actor = self._losses.actor(self.policy, batch.observations, ent_coef, noise, self._auxiliary_weights())
+        self.actor.optimizer.zero_grad()
+        # Only the actor's gradients: those of the critics would be thrown away.
+        actor.total.backward(inputs=self.policy.actor_parameters)
+        self.actor.optimizer.step()
+
+        logged = {"critic_loss": loss.detach(), "actor_loss": actor.policy, "ent_coef": ent_coef.mean(), **actor.terms}
         if self.ent_coef_optimizer is not None:
             assert self.log_ent_coef is not None and not isinstance(self.target_entropy, str)
-            ent_coef = self.log_ent_coef.detach().exp()
             # d/d(log α) of the loss −log α · E[log π + target entropy], which is linear.
-            slope = -(torch.cat(log_probs).detach().mean() + self.target_entropy)
+            slope = -(actor.log_prob + self.target_entropy)
             logged["ent_coef_loss"] = (self.log_ent_coef.detach() * slope).squeeze()
             self.log_ent_coef.grad = slope.reshape(1)
             self.ent_coef_optimizer.step()
-        else:
-            ent_coef = self.ent_coef_tensor
-        logged["ent_coef"] = ent_coef.mean()
+        return logged
 
-        with torch.no_grad():
-            next_actions, next_log_prob = self.actor.action_log_prob(batch.next_observations)
-            next_q = torch.cat(self.critic_target(batch.next_observations, next_actions), 1).amin(1, keepdim=True)
-            next_value = next_q - ent_coef * next_log_prob.unsqueeze(1)
-            discounts = self.gamma if batch.discounts is None else batch.discounts
-            target = batch.rewards + (1 - batch.dones) * discounts * next_value
-        critic_losses = [F.mse_loss(q, target) for q in self.critic(batch.observations, batch.actions)]
-        critic_loss = 0.5 * sum(critic_losses[1:], start=critic_losses[0])
-        self.critic.optimizer.zero_grad()
-        critic_loss.backward()
-        self.critic.optimizer.step()
-        logged["critic_loss"] = critic_loss.detach()
+    @property
+    def _losses(self) -> Losses:
+        if self._chosen_losses is None:
+            steps = self._total_timesteps - self._num_timesteps_at_start
+            compiling = self.compile
+            if compiling == "auto":
+                pays = self.device.type == "cpu" and steps >= _COMPILING_PAYS and not prefers_onednn()
+                compiling = pays and has_cpp_compiler()
+            self._chosen_losses = COMPILED if compiling else EAGER
+        return self._chosen_losses
 
-        costs = []
-        for (u, _), log_prob in zip(draws, log_probs, strict=True):
-            q = torch.cat(self.critic(batch.observations, torch.tanh(u), frozen=True), 1).amin(1)
-            costs.append(ent_coef * log_prob - q)
-        actor_loss = torch.cat(costs).mean()
-        logged["actor_loss"] = actor_loss.detach()
-        if self.mixture == "gmm":
-            actor_loss = actor_loss + choice_gradient(costs, [weight for _, weight in draws if weight is not None])
-
-        auxiliary, terms = self._auxiliary_loss(comparison)
-        self.actor.optimizer.zero_grad()
-        # Only the actor's gradients: those of the critics would be thrown away.
-        (actor_loss + auxiliary).backward(inputs=self.policy.actor_parameters)
-        self.actor.optimizer.step()
-        return logged | terms
-
-    def _auxiliary_loss(self, comparison: Comparison) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        decision_entropy = losses.decision_entropy(comparison.weights)
-        usage_gap = losses.usage_gap(comparison.weights)
-        terms = {
-            "cluster_loss": losses.cluster_loss(comparison.distances),
-            "coverage_loss": losses.coverage_loss(comparison.distances),
-            "separation_loss": losses.separation_loss(self.actor.unit_prototypes(), self.separation_margin),
-        }
-        total = (
-            self.cluster_weight * terms["cluster_loss"]
-            + self.coverage_weight * terms["coverage_loss"]
-            + self.separation_weight * terms["separation_loss"]
-            + self.sharpness_weight * decision_entropy
-            + self.usage_weight * usage_gap
-        )
-        terms["prototypes_per_decision"] = decision_entropy.exp()
-        terms["prototypes_used"] = self.n_prototypes * (-usage_gap).exp()
-        return total, {name: value.detach() for name, value in terms.items()}
+    def _auxiliary_weights(self) -> AuxiliaryWeights:
+        return AuxiliaryWeights(
+            self.cluster_weight, self.coverage_weight, self.separation_weight, self.separation_margin,
+            self.sharpness_weight, self.usage_weight,
+        )  # fmt: skip
 
     def _update_targets(self) -> None:
         with torch.no_grad():
             torch._foreach_lerp_(self.policy.target_parameters, self.policy.critic_parameters, self.tau)
             for source, target in zip(self.batch_norm_stats, self.batch_norm_stats_target, strict=True):
                 target.copy_(source)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_chosen_losses"]
 
     # Prototypes
 
