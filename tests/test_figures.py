@@ -1,0 +1,202 @@
+"""The figures of fixed data look as they did: each is compared with its picture in tests/baseline.
+
+After a change that is meant to be seen, draw the pictures anew and look at them:
+
+    python -m pytest tests/test_figures.py --mpl-generate-path=tests/baseline
+"""
+
+from __future__ import annotations
+
+import functools
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from interp_lib.evaluation import Interval
+from interp_lib.explain import PrototypePictures, prototype_usage
+from interp_lib.plots.clusters import cluster_gallery, draw_actions, draw_space
+from interp_lib.plots.comparison import plot_comparison, plot_levels, plot_published, plot_restricted
+from interp_lib.plots.curves import draw_curve, draw_published, draw_seeds, label_axes
+from interp_lib.plots.faithfulness import plot_faithfulness
+from interp_lib.plots.prototypes import plot_gallery
+from interp_lib.plots.transitions import draw_transitions
+from interp_lib.published import published_seeds
+from interp_lib.style import cluster_color, use_style
+
+# matplotlib brings its own font and FreeType, so pictures hardly depend on the machine; the tolerance (RMS of 255 grey
+# levels) forgives an edge smoothed otherwise, and not a marker that moved: see the last test.
+TOLERANCE, DPI = 0.5, 50
+_compared = pytest.mark.mpl_image_compare(
+    baseline_dir="baseline", tolerance=TOLERANCE, savefig_kwargs={"dpi": DPI}, style="default"
+)
+
+
+def looks_as_before(draw):
+    """Compare the figure that ``draw`` returns; in the project's style, which pytest-mpl would reset."""
+
+    @_compared
+    @functools.wraps(draw)
+    def drawn(*args, **kwargs):
+        use_style()
+        return draw(*args, **kwargs)
+
+    return drawn
+
+
+@pytest.fixture()
+def rng():
+    return np.random.default_rng(0)
+
+
+def squares(count: int) -> np.ndarray:
+    """Frames (count, 64, 64, 3), each with a square somewhere else."""
+    frames = np.full((count, 64, 64, 3), 40, np.uint8)
+    for i, frame in enumerate(frames):
+        top, left = 8 + 5 * (i % 7), 8 + 9 * (i % 5)
+        frame[top : top + 16, left : left + 16] = (220, 40 * (i % 6), 120)
+    return frames
+
+
+@looks_as_before
+def test_learning_curves():
+    steps = np.arange(1, 61) * 16_384
+    runs = pd.DataFrame({s: 6 * (1 - np.exp(-steps / (4e5 + 5e4 * s))) for s in range(3)}, index=steps)
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4))
+    draw_published(axes[0], published_seeds("sppo", "coinrun"), "SPPO", last_step=steps[-1])
+    draw_curve(axes[0], steps, runs[0].to_numpy() + np.sin(steps / 3e4), method="sppo", label="SPPO here")
+    draw_seeds(axes[1], runs, method="ppo", label="PPO, mean ± sd of 3 seeds")
+    for ax in axes:
+        label_axes(ax, "CoinRun")
+    return figure
+
+
+@looks_as_before
+def test_spaces_and_actions(rng):
+    code = np.arange(600) % 5
+    points = np.column_stack([np.cos(code), np.sin(code)]) + 0.15 * rng.standard_normal((600, 2))
+    shares = pd.DataFrame(rng.dirichlet(np.ones(6), 5), columns=["left", "right", "up", "down", "jump", "no-op"])
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4))
+    draw_space(axes[0], points, code, "FDR space (n = 600 states)", axis="z")
+    draw_actions(axes[1], shares, dict.fromkeys(range(5), 120))
+    return figure
+
+
+@looks_as_before
+def test_cluster_gallery():
+    frames = squares(12).reshape(3, 4, 64, 64, 3)
+    means = {k: frames[k].mean(0).astype(np.uint8) for k in range(3)}
+    return cluster_gallery(means, dict(enumerate(frames)), {0: 0.5, 1: 0.3, 2: 0.2}, {1: "The agent waits for a gap."})
+
+
+@looks_as_before
+def test_transition_graph():
+    counts = np.array([[0, 28, 12, 0], [8, 0, 8, 24], [20, 20, 0, 0], [3, 1, 1, 0]])
+    transitions = pd.DataFrame(counts).rename_axis("cluster").rename_axis("next", axis=1).stack().to_frame("count")
+    transitions["probability"] = transitions["count"] / transitions["count"].groupby("cluster").transform("sum")
+    centres = {0: np.array([0.0, 0.0]), 1: np.array([1.0, 0.2]), 2: np.array([0.4, 1.0]), 3: np.array([1.0, 1.0])}
+    figure, ax = plt.subplots(figsize=(6, 6))
+    shares, dwell = {0: 0.4, 1: 0.3, 2: 0.2, 3: 0.1}, {0: 12.0, 1: 5.5, 2: 3.0, 3: 1.5}
+    draw_transitions(ax, transitions, centres, shares, dict(enumerate(squares(4))), dwell)
+    return figure
+
+
+def level_rows() -> pd.DataFrame:
+    rows = []
+    for game, base in (("coinrun", 5.0), ("fruitbot", 9.0)):
+        for agent, gain in (("SPPO", 1.5), ("PPO", 0.8), ("random", -2.0)):
+            row = {"game": game, "agent": agent, "steps": 500_000, "actions": "sampled"}
+            for side, shift in (("train", 0.4), ("unseen", 0.0)):
+                mean = base + gain + shift
+                row |= {side: mean, f"{side} low": mean - 0.4, f"{side} high": mean + 0.4}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+@looks_as_before
+def test_training_and_unseen_levels():
+    return plot_levels(level_rows(), xlabel="return per episode (mean, 95% interval, n = 500)")
+
+
+@looks_as_before
+def test_number_of_training_levels():
+    rows = level_rows().query("agent != 'random'")
+    unseen = [name for name in rows if name.startswith("unseen")]
+    few, more, most = (rows.assign(levels=n) for n in (50, 200, 1000))
+    few[unseen] -= 2.5
+    more[unseen] -= 1.0
+    return plot_restricted(pd.concat([few, more, most]))
+
+
+@looks_as_before
+def test_comparison_of_two_algorithms():
+    thresholds = np.linspace(0, 1, 41)
+    profiles = {
+        name: np.clip([1 - thresholds**p, 0.95 - thresholds**p, 1.05 - thresholds**p], 0, 1)
+        for name, p in (("ppo", 0.7), ("sppo", 1.4))
+    }
+    table = pd.DataFrame(
+        {"IQM": [0.42, 0.55], "IQM low": [0.4, 0.52], "IQM high": [0.45, 0.58]}
+        | {"mean": [0.44, 0.53], "mean low": [0.42, 0.51], "mean high": [0.46, 0.55]},
+        index=["PPO", "SPPO"],
+    )
+    by_task = {"coinrun": Interval(0.62, 0.57, 0.67), "fruitbot": Interval(0.71, 0.66, 0.76)}
+    return plot_comparison(
+        table, profiles, thresholds, (Interval(0.66, 0.62, 0.7), by_task), {"ninja": Interval(0.8, 0.7, 0.9)},
+        names=("ppo", "sppo"), scale="normalised return", unit="episodes", rests_on="n = 500 episodes of 1 seed",
+        random=1 - thresholds**0.3,
+    )  # fmt: skip
+
+
+@looks_as_before
+def test_published_and_here():
+    table = pd.DataFrame(
+        {"game": ["coinrun", "fruitbot"], "steps": [491_520, 1_769_472], "agent": ["SPPO", "PPO"], "here": [6.6, 14.0]}
+        | {"published mean": [6.4, 15.0], "published min": [6.0, 13.0], "published max": [7.0, 17.5], "seeds": [3, 3]}
+    )
+    return plot_published(table.set_index(["game", "steps", "agent"]))
+
+
+@looks_as_before
+def test_faithfulness():
+    def intervals(means, index, columns=("mean", "low", "high"), spread=12.0):
+        table = dict(zip(columns, (means, np.subtract(means, spread), np.add(means, spread)), strict=True))
+        return pd.DataFrame(table | {"episodes": 10}, index=index)
+
+    top = intervals([-900, -150, -140, -131], ["one at random", "top 1", "top 3", "all 6 (the agent)"])
+    ablation = intervals([120, 40, 2], [4, 0, 2], ("loss", "low", "high"))
+    placed = intervals([-131, -140, -600], ["the agent's own", "states nearest to k-means centres", "random states"])
+    pure = pd.concat(
+        [
+            intervals([0.8, 0.7, 0.1], ["leading prototype", "k-means", "random"], names, 0.05)
+            for names in (("actions", "actions_low", "actions_high"), ("values", "values_low", "values_high"))
+        ],
+        axis=1,
+    ).drop(columns="episodes")
+    return plot_faithfulness(top, ablation, placed, pure, [cluster_color(k) for k in range(6)], "#8A2F86")
+
+
+def usage_of(rng, prototypes: int = 6):
+    return prototype_usage(rng.dirichlet(0.4 * np.arange(1, prototypes + 1), 300))
+
+
+@looks_as_before
+def test_prototype_gallery(rng):
+    pictures = PrototypePictures(squares(6), "nearest", "", tuple(f"speed {k}.0" for k in range(6)))
+    means, stds = rng.normal(size=(6, 2)), np.full((6, 2), 0.3)
+    bounds = -np.ones(2), np.ones(2)
+    return plot_gallery(pictures, means, stds, *bounds, ("main engine", "side engine"), usage_of(rng), columns=3)
+
+
+def test_a_change_that_can_be_seen_is_above_the_tolerance(tmp_path):
+    from matplotlib.testing.compare import compare_images
+
+    use_style()
+    pictures = []
+    for move in (0.0, 0.25):
+        rows = level_rows()
+        rows.loc[0, "unseen"] += move  # one marker of eight
+        pictures.append(tmp_path / f"{move}.png")
+        plot_levels(rows, xlabel="return").savefig(pictures[-1], dpi=DPI)
+    assert compare_images(*map(str, pictures), tol=TOLERANCE) is not None
