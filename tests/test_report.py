@@ -136,6 +136,29 @@ def test_a_section_tells_what_its_notebook_asks_and_how_it_went(figures):
     assert page.all("a", href="executed/02_evaluate.html")
 
 
+def test_what_can_be_explored_is_linked_and_what_made_an_output_is_told(figures):
+    outputs = Outputs(figures, "03_embed", parameters={"profile": "quick"})
+    outputs.image(np.zeros((8, 12, 3), np.uint8), "map", "A map.", ["sppo-ninja-s2021", "ppo-ninja-s2021"])
+    (figures / "explorers").mkdir()
+    (figures / "explorers" / "sppo-ninja-s2021.html").write_text("<p>states</p>")
+    hardware = {"cpu": "Some CPU", "cores": 2, "gpu": None}
+    git = {"revision": "0123456789abcdef", "dirty": True}
+    made = {"03_embed": {"git": git, "hardware": hardware, "date": "2026-01-02T03:04:05+00:00"}}
+    write_json(figures / "manifest.json", {"outputs": {}, "made": made})
+    page = Page(build_report(figures))
+    assert len(page.all("a", href="explorers/sppo-ninja-s2021.html")) == 3  # header, section 3 (not 2), run card
+    assert "Explore the clusters of sppo-ninja-s2021" in page.text and page.all("a", href="manifest.json")
+    assert "2026-01-02 03:04 UTC, on 2 cores of Some CPU" in page.text
+    assert "0123456789ab, with uncommitted changes" in page.text
+
+
+def test_published_numbers_have_an_entry_of_their_own(figures):
+    table = pandas.DataFrame({"game": ["ninja"], "here": [3.1], "published mean": [3.0]})
+    Outputs(figures, "02_evaluate").table(table, "published_and_here_table", "Published and here.")
+    page = Page(build_report(figures))
+    assert page.all("a", href="#02_evaluate-published_and_here_table")
+
+
 def test_run_cards_are_rendered(figures):
     page = Page(build_report(figures))
     card = page.text[page.text.index("Training runs", page.text.index("Returns.")) :]

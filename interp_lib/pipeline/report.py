@@ -1,4 +1,4 @@
-"""The page that shows everything: ``figures/index.html``, built from sidecars and executed notebooks alone.
+"""The page that shows everything: ``figures/index.html``, built from sidecars, executed notebooks and the manifest.
 
 The page makes no request to another host: one HTML file and relative links to what lies beside it.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,11 @@ from urllib.parse import quote
 from ..errors import InterpError
 from ..outputs import Output, SourceRun, read_table, saved_outputs
 from ..storage import read_json, write_text
+from .manifest import MANIFEST
 
 LABELS = {"figure": "Figure", "image": "Image", "video": "Video", "table": "Table"}
+PUBLISHED = "published_and_here_table"  # the table that holds every published number beside the one here
+EXPLORED = ("3", "4")  # notebooks about what can be explored; the others show the same runs for other reasons
 MAX_ROWS = 200  # a page with more is no longer read; the CSV has them all
 
 
@@ -56,6 +59,28 @@ class Item:
 
 
 @dataclass(frozen=True)
+class Made:
+    """By what a notebook's outputs were made, in words."""
+
+    date: str
+    revision: str
+    hardware: str
+
+
+@dataclass(frozen=True)
+class Explorer:
+    """A page on which a run's clusters or prototypes can be explored."""
+
+    run: str
+    link: str
+
+    @property
+    def what(self) -> str:
+        """What there is to explore."""
+        return "prototypes" if self.run.startswith("protosac-") else "clusters"
+
+
+@dataclass(frozen=True)
 class Section:
     """One notebook: what it says about itself, how its run went, and its outputs."""
 
@@ -70,6 +95,8 @@ class Section:
     status: str | None
     seconds: float
     error: str | None
+    made: Made | None
+    explorers: list[Explorer]
 
     @property
     def groups(self) -> list[tuple[str, list[Item]]]:
@@ -91,10 +118,11 @@ class RunCard:
     name: str
     card: str | None
     used_by: list[Item]
+    explorer: Explorer | None
 
 
 def build_report(figures_dir: Path | str) -> Path:
-    """Write ``<figures_dir>/index.html`` from the sidecars, run cards and executed notebooks found there.
+    """Write ``<figures_dir>/index.html`` from the sidecars, run cards, executed notebooks and manifest found there.
 
     The same folder gives the same page, byte for byte.
 
@@ -104,7 +132,8 @@ def build_report(figures_dir: Path | str) -> Path:
     import jinja2
 
     figures_dir = Path(figures_dir)
-    sections = _sections(figures_dir)
+    explorers = _explorers(figures_dir)
+    sections = _sections(figures_dir, explorers)
     items = [item for section in sections for item in section.items]
     kinds = ("figure", "image", "video", "table")
     environment = jinja2.Environment(
@@ -116,7 +145,10 @@ def build_report(figures_dir: Path | str) -> Path:
     )
     page = environment.get_template("report.html.j2").render(
         sections=sections,
-        runs=_runs(figures_dir, items),
+        runs=_runs(figures_dir, items, explorers),
+        explorers=list(explorers.values()),
+        published=next((item.anchor for item in items if item.output.name == PUBLISHED), None),
+        manifest=_link(figures_dir, figures_dir / MANIFEST),
         counts={kind: sum(item.output.kind == kind for item in items) for kind in kinds},
         columns=_columns,
         max_rows=MAX_ROWS,
@@ -153,7 +185,25 @@ def export_html(executed: Path) -> Path:
     return executed.with_suffix(".html")
 
 
-def _sections(figures_dir: Path) -> list[Section]:
+def _explorers(figures_dir: Path) -> dict[str, Explorer]:
+    pages = sorted((figures_dir / "explorers").glob("*.html"))
+    return {page.stem: Explorer(page.stem, quote(f"explorers/{page.name}")) for page in pages}
+
+
+def _made(figures_dir: Path) -> dict[str, Made]:
+    """By what each notebook's outputs were made, as the manifest tells."""
+    path = figures_dir / MANIFEST
+    found = {}
+    for name, made in (read_json(path)["made"] if path.is_file() else {}).items():
+        git, hardware = made["git"], made["hardware"]
+        revision = (git["revision"] or "unknown")[:12] + (", with uncommitted changes" if git["dirty"] else "")
+        parts = [f"{hardware['cores']} cores of {hardware['cpu']}", hardware["gpu"]]
+        found[name] = Made(made["date"].replace("T", " ")[:16] + " UTC", revision, ", ".join(filter(None, parts)))
+    return found
+
+
+def _sections(figures_dir: Path, explorers: Mapping[str, Explorer]) -> list[Section]:
+    made = _made(figures_dir)
     outputs = saved_outputs(figures_dir)
     executed = figures_dir / "executed"
     ran = {path.name.removesuffix(".result.json") for path in executed.glob("*.result.json")}
@@ -163,6 +213,7 @@ def _sections(figures_dir: Path) -> list[Section]:
         title, introduction = _self_description(executed / f"{name}.ipynb")
         number = name.split("_")[0].lstrip("0") or name
         items = _items(figures_dir, outputs.get(name, []), number if number.isdigit() else name)
+        used = dict.fromkeys(run.name for item in items for run in item.output.runs)
         error = result.get("error")
         sections.append(
             Section(
@@ -177,6 +228,8 @@ def _sections(figures_dir: Path) -> list[Section]:
                 status=result.get("status"),
                 seconds=result.get("seconds", 0.0),
                 error=_error_line(error) if error else None,
+                made=made.get(name),
+                explorers=[explorers[run] for run in used if run in explorers and number in EXPLORED],
             )
         )
     return sections
@@ -248,7 +301,7 @@ def _link(figures_dir: Path, path: Path) -> str | None:
     return quote(path.relative_to(figures_dir).as_posix()) if path.is_file() else None
 
 
-def _runs(figures_dir: Path, items: list[Item]) -> list[RunCard]:
+def _runs(figures_dir: Path, items: list[Item], explorers: Mapping[str, Explorer]) -> list[RunCard]:
     """Every run that something on the page was made from, by name."""
     used: dict[str, list[Item]] = {}
     folders: dict[str, SourceRun] = {}
@@ -257,7 +310,9 @@ def _runs(figures_dir: Path, items: list[Item]) -> list[RunCard]:
             used.setdefault(run.name, []).append(item)
             if run.folder is not None:
                 folders[run.name] = run
-    return [RunCard(name, _card(figures_dir, folders.get(name)), used[name]) for name in sorted(used)]
+    return [
+        RunCard(name, _card(figures_dir, folders.get(name)), used[name], explorers.get(name)) for name in sorted(used)
+    ]
 
 
 def _card(figures_dir: Path, run: SourceRun | None) -> str | None:
