@@ -2,7 +2,8 @@
 
 The plain loop is what one would write first, after CleanRL's ppo_procgen.py: eager float32, NCHW float observations,
 one thread pool, no chunking. All three learn from minibatches of the paper's size (2,048 of 64 environments), which
-the cost of the FDR loss depends on; a shorter rollout than the paper's 256 steps keeps the run short.
+the cost of the FDR loss depends on; a shorter rollout than the paper's 256 steps keeps the run short. Ratios are the
+median of those of the same round, so that a machine that slows down for a while slows both.
 
     python benchmarks/sppo_throughput.py [--game fruitbot] [--rounds 3] [--num-steps 64] [--threads N]
 
@@ -226,6 +227,10 @@ def main() -> None:
     for loop in loops.values():
         loop.ask("end")
     median = {name: statistics.median(values) for name, values in times.items()}
+
+    def ratio(first: str, second: str) -> float:
+        return round(statistics.median(a / b for a, b in zip(times[first], times[second], strict=True)), 3)
+
     precision = "bf16" if has_fast_bf16(torch.device("cpu")) else "fp32"
     print(f"\n{args.threads} threads, convolutions in {precision}, {steps} steps an update")
     for name, value in median.items():
@@ -240,8 +245,8 @@ def main() -> None:
                 "sppo_steps_per_s": round(steps / median["sppo"], 1),
                 "ppo_steps_per_s": round(steps / median["ppo"], 1),
                 "plain_steps_per_s": round(steps / median["plain"], 1),
-                "sppo_over_ppo_time": round(median["sppo"] / median["ppo"], 3),
-                "ppo_over_plain": round(median["plain"] / median["ppo"], 3),
+                "sppo_over_ppo_time": ratio("sppo", "ppo"),
+                "ppo_over_plain": ratio("plain", "ppo"),
                 "peak_rss_gb": round(peak, 2),
                 "stages_ms": stages,
             }
