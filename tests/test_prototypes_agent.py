@@ -95,6 +95,20 @@ def test_an_update_that_cannot_be_compiled_runs_as_it_is():
     assert compiled(torch.ones(1)) == 2
 
 
+def test_gaussians_stay_where_gradients_reach_them():
+    agent = protosac().learn(60)
+    with torch.no_grad():
+        agent.actor.means.fill_(40.0)
+        agent.actor.log_stds.fill_(20.0)  # beyond the limit: its gradient is 0, and it would stay there
+    agent.train(1, 32)
+    before = agent.actor.log_stds.detach().clone()
+    assert agent.actor.means.abs().max() <= 5 and before.max() <= 2
+    agent.train(5, 32)
+    assert (agent.actor.log_stds < before).all()
+    agent.project(imitation_epochs=2)
+    assert agent.actor.means.abs().max() <= 5 and -5 <= agent.actor.log_stds.min() <= agent.actor.log_stds.max() <= 2
+
+
 @pytest.mark.parametrize("weight", ["cluster", "coverage", "separation", "sharpness", "usage"])
 def test_every_auxiliary_loss_pulls_its_own_way(weight):
     off = {f"{name}_weight": 0.0 for name in ("cluster", "coverage", "separation", "sharpness", "usage")}

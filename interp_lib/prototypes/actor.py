@@ -29,6 +29,11 @@ from .mixtures import MIXTURES, Blend, GaussianMixture
 from .mlp import FastCritic, run_mlp
 
 _LOG_STD_MIN, _LOG_STD_MAX = -20.0, 2.0  # the limits of SAC's own actor
+# Training stays within these. A Gaussian's numbers are parameters of their own, which Adam moves by the learning rate a
+# step: from where tanh is flat, or beyond the limits above, where no gradient comes from, they took tens of thousands
+# of steps to come back, or never did. On HalfCheetah entropy could no longer be raised then, its coefficient grew from
+# 0.13 to 0.85, and the return fell.
+_MOST_MEAN, _LEAST_LOG_STD = 5.0, -5.0
 
 
 class Comparison(NamedTuple):
@@ -137,6 +142,12 @@ class ProtoActor(BasePolicy):
     def stds(self) -> torch.Tensor:
         """Standard deviations (K, a) of the prototypes' Gaussians before the squash."""
         return self.log_stds.clamp(_LOG_STD_MIN, _LOG_STD_MAX).exp()
+
+    @torch.no_grad()
+    def keep_in_bounds(self) -> None:
+        """Take Gaussians that an optimiser moved too far back to where gradients reach them."""
+        self.means.clamp_(-_MOST_MEAN, _MOST_MEAN)
+        self.log_stds.clamp_(_LEAST_LOG_STD, _LOG_STD_MAX)
 
     def _projected_parameters(self) -> list[tuple[str, nn.Parameter]]:
         named = [(name, getattr(self, name)) for name in ("prototypes", "means", "log_stds")]

@@ -304,6 +304,7 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
         # Only the actor's gradients: those of the critics would be thrown away.
         actor.total.backward(inputs=self.policy.actor_parameters)
         self.actor.optimizer.step()
+        self.actor.keep_in_bounds()
 
         logged = {"critic_loss": loss.detach(), "actor_loss": actor.policy, "ent_coef": ent_coef.mean(), **actor.terms}
         if self.ent_coef_optimizer is not None:

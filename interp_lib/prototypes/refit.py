@@ -74,6 +74,7 @@ def refit_gaussians(actor: ProtoActor, before: Decisions, *, steps: int = 100) -
 
     optimizer.step(closure)
     optimizer.zero_grad()
+    actor.keep_in_bounds()
     _keep_if_better(of_actor(actor.mix(weights)).item(), at_start, gaussians, start)
 
 
@@ -108,6 +109,7 @@ def imitate(
                 optimizer.zero_grad()
                 loss.backward()
             optimizer.step()
+            actor.keep_in_bounds()
             step += 1
     optimizer.zero_grad()
     actor.prototypes.copy_(actor.encode_features(own))

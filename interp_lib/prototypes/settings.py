@@ -79,6 +79,7 @@ class TaskSettings:
 
 
 _MUJOCO = TaskSettings(timesteps=1_000_000, learning_starts=10_000, n_prototypes=24, latent_dim=64, usage_weight=1.0)
+_LOCOMOTION = dataclasses.replace(_MUJOCO, temperature=0.3, separation_weight=1.0, usage_weight=5.0)
 
 SETTINGS: dict[str, TaskSettings] = {
     "pendulum": TaskSettings(
@@ -114,9 +115,9 @@ SETTINGS: dict[str, TaskSettings] = {
         usage_weight=1.0,
         projection_interval=2_000,
     ),
-    "halfcheetah": _MUJOCO,
+    "halfcheetah": _LOCOMOTION,
     "humanoid": dataclasses.replace(_MUJOCO, timesteps=2_000_000),
-    "hopper": dataclasses.replace(_MUJOCO, n_prototypes=32, usage_weight=0.1),
+    "hopper": dataclasses.replace(_LOCOMOTION, n_prototypes=32),
     "carracing": TaskSettings(
         timesteps=500_000,
         policy="CnnPolicy",
