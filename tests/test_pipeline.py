@@ -105,11 +105,13 @@ def reproduced(tmp_path_factory):
     )
 
 
-def run_reproduce(figures: Path, notebooks: Path, *options: str, **more) -> subprocess.CompletedProcess:
+def run_reproduce(
+    figures: Path, notebooks: Path, *options: str, timeout: float = 300, **more
+) -> subprocess.CompletedProcess:
     """The real command, in a process of its own."""
     command = [sys.executable, "-m", "interp_lib.cli", "reproduce"]
     command += ["--figures", str(figures), "--notebooks", str(notebooks), *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, **more)
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, **more)
 
 
 def outcome(figures: Path, name: str) -> dict:
@@ -306,6 +308,21 @@ def test_another_executor_makes_the_same(project, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     here, there = (read_json(root / "figures" / "manifest.json")["outputs"] for root in (project, tmp_path))
     assert here == there
+
+
+@pytest.mark.slow
+def test_the_notebooks_also_tell_their_story_of_runs_trained_afresh(tmp_path):
+    """``--source fresh`` in an empty folder: agents of a few steps are trained, then shown."""
+    repository = Path(__file__).parents[1]
+    shutil.copytree(repository / "notebooks", tmp_path / "notebooks")
+    done = run_reproduce(tmp_path / "figures", tmp_path / "notebooks", "--source", "fresh", timeout=3600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    outputs = saved_outputs(tmp_path / "figures")
+    assert set(outputs) == {path.stem for path in (tmp_path / "notebooks").glob("0*.ipynb")}
+    for notebook, saved in outputs.items():
+        assert {output.kind for output in saved} >= {"figure", "table"}, notebook
+        folders = {run.folder for output in saved for run in output.runs if run.folder}
+        assert folders and all("/runs/" in folder for folder in folders), notebook
 
 
 def test_check_makes_everything_again_and_finds_what_differs(project):
