@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -71,6 +72,7 @@ def reproduce(
             print(f"nothing to do: everything in {shown(plan.figures)} is up to date")
             return 0
         print(render_estimate(plan, pending, jobs or cores()), flush=True)
+        started = time.monotonic()
         code, interrupted = execute(
             plan.figures,
             jobs=jobs or (100 if executor else cores()),
@@ -81,7 +83,7 @@ def reproduce(
         )
         if code:
             _show_what_there_is(plan)
-        print(_render_summary(_rows(plan, pending, interrupted=interrupted), plan))
+        print(_render_summary(_rows(plan, pending, interrupted=interrupted), plan, time.monotonic() - started))
         return INTERRUPTED if interrupted else int(code != 0)
 
 
@@ -224,13 +226,16 @@ def _unfinished(plan: Plan, stem: str) -> tuple[str | None, float | None, str]:
     return value["status"], value["seconds"], _clip(str(NotebookError(**value["error"]))) + where
 
 
-def _render_summary(rows: Sequence[Row], plan: Plan) -> str:
+def _render_summary(rows: Sequence[Row], plan: Plan, seconds: float) -> str:
+    """A line a target with its share of the work, and how long all of it took."""
     width = max((len(row.name) for row in rows), default=8)
-    lines = ["", f"{'':<{width}}  {'result':<8}  {'time':>12}  why"]
+    work = sum(row.seconds or 0.0 for row in rows)
+    lines = ["", f"{'':<{width}}  {'result':<8}  {'time':>12}  share  why"]
     for row in rows:
-        time = duration(row.seconds) if row.seconds is not None else ""
-        lines.append(f"{row.name:<{width}}  {row.result:<8}  {time:>12}  {row.why}".rstrip())
-    return "\n".join([*lines, "", f"report: {shown(plan.figures / 'index.html')}"])
+        time_taken = duration(row.seconds) if row.seconds is not None else ""
+        share = f"{row.seconds / work:.0%}" if row.seconds and work else ""
+        lines.append(f"{row.name:<{width}}  {row.result:<8}  {time_taken:>12}  {share:>5}  {row.why}".rstrip())
+    return "\n".join([*lines, "", f"{duration(seconds)} in all; report: {shown(plan.figures / 'index.html')}"])
 
 
 def _clip(text: str, length: int = 160) -> str:
