@@ -317,8 +317,7 @@ def _browse(commands: Any) -> None:
     parser = _command(
         commands,
         "browse",
-        "browse the clusters of an SPPO run or the prototypes of a ProtoSAC run in JupyterLab; clusters also as one "
-        "HTML file",
+        "browse the clusters of an SPPO run or the prototypes of a ProtoSAC run in JupyterLab, or as one HTML file",
         "interp browse checkpoints/sppo-fruitbot-s2021",
         _run_browse,
     )
@@ -333,7 +332,7 @@ def _browse(commands: Any) -> None:
         "--export",
         type=Path,
         metavar="FILE.html",
-        help="SPPO: write a page that needs no Python and no network, and stop",
+        help="write a page that needs no Python and no network, and stop",
     )
     parser.add_argument("--port", type=int, help="JupyterLab's port (default: the first free one from 8888)")
     parser.add_argument("--no-open", action="store_true", help="start JupyterLab without opening a browser window")
@@ -366,14 +365,22 @@ def _run_browse(args: argparse.Namespace) -> int:
 
 
 def _browse_prototypes(args: argparse.Namespace, run: Any, folder: Path) -> int:
+    if args.states:
+        raise InterpError(
+            f"--states is for the clusters of SPPO runs, and {run.path} holds a protosac run. Leave it out to browse "
+            "the prototypes, or save them as pictures: interp prototypes RUN"
+        )
+    if args.export:
+        from .explain import record_episodes
+        from .runs import load_agent
+        from .static_prototype_explorer import export_prototype_explorer
+
+        agent = load_agent(run.path)
+        info = export_prototype_explorer(agent, record_episodes(agent, run.env, 10), args.export, run=run.name)
+        print(f"saved {info.states:,} steps of an episode in {args.export} ({info.bytes / 1e6:.1f} MB)")
+        return 0
     from .widgets.launch import open_lab, write_prototype_notebook
 
-    for option in ("states", "export"):
-        if getattr(args, option):
-            raise InterpError(
-                f"--{option} is for the clusters of SPPO runs, and {run.path} holds a protosac run. Leave it out to "
-                "browse the prototypes, or save them as pictures: interp prototypes RUN"
-            )
     notebook = write_prototype_notebook(run.path, run.env, folder / "browse.ipynb")
     print(f"opening {notebook}; Ctrl-C ends it", flush=True)
     open_lab(notebook, port=args.port, open_browser=not args.no_open)

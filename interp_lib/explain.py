@@ -108,7 +108,7 @@ def record_episode(
     Raises:
         InterpError: the agent has no prototypes, or was made for another task.
     """
-    _check_agent(agent, task)
+    check_agent(agent, task)
     task = task_info(task).name
     kept: dict[str, list[Any]] = {
         name: [] for name in ("observations", "actions", "rewards", "weights", "similarities")
@@ -665,7 +665,12 @@ class PrototypeStudy:
         return self.agent.action_space.low, self.agent.action_space.high
 
 
-def _check_agent(agent: Any, task: str) -> None:
+def check_agent(agent: Any, task: str) -> None:
+    """Refuse an agent that has no prototypes to explain, or was trained on another task.
+
+    Raises:
+        InterpError: it is one of these.
+    """
     if not hasattr(agent, "explain"):
         name = getattr(agent, "algorithm", type(agent).__name__)
         raise InterpError(f"a {name} agent has no prototypes to explain. Use a protosac run.")

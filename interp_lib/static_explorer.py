@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -21,28 +20,20 @@ from .browsing import (
     readable_ink,
 )
 from .embedding import StateSet, sample_rows, tsne
-from .envs.procgen import ACTION_NAMES, OBSERVATION_SHAPE
+from .envs.procgen import ACTION_NAMES
 from .errors import InterpError
 from .runs import PAPER_TIMESTEPS
 from .semantic.agents import PPO
+from .static_pages import ExplorerInfo, frame_geometry, render_page, sheets
 from .storage import write_text
 from .style import cluster_color
 
 MAX_BYTES = 8_000_000  # still a mail attachment
 MOST_STATES = 4_000  # more would hide each other on a phone
 TSNE_LEAST = 200  # below, t-SNE with its usual perplexity says little
-SHEET_COLUMNS = 32  # frames side by side: a sheet of 2,048 pixels every browser can decode
-QUALITY = 88
 # As Procgen's authors write the names that capitals alone don't give.
 GAME_TITLES = {"coinrun": "CoinRun", "fruitbot": "FruitBot", "starpilot": "StarPilot", "caveflyer": "CaveFlyer",
                "bigfish": "BigFish", "bossfight": "BossFight"}  # fmt: skip
-
-
-class ExplorerInfo(NamedTuple):
-    """What was written: the file's size, and how many states are in it."""
-
-    bytes: int
-    states: int
 
 
 def export_explorer(
@@ -71,20 +62,20 @@ def export_explorer(
     if not states.kept.any():
         raise InterpError(f"{states.path} has no kept states to show. Collect more: interp embed RUN")
     clusters, tiles = _clusters(states, descriptions or {}, seed)
-    clip_sheets = _sheets(tiles)
-    fixed = {"clusters": clusters, "clipSheets": clip_sheets}
+    clip_sheets = sheets(tiles)
+    fixed = {"clusters": clusters, "clipSheets": clip_sheets, **frame_geometry(tiles)}
     room = max_bytes - sum(map(len, clip_sheets)) - 100_000  # the page itself and its text
     probe = sample_rows(states, 200, seed=seed)
-    per_state = sum(map(len, _sheets(states.frames(probe)))) / len(probe) + 120  # coordinates, facts, probabilities
+    per_state = sum(map(len, sheets(states.frames(probe)))) / len(probe) + 120  # coordinates, facts, probabilities
     while True:
         if room < per_state:
             raise InterpError(f"{max_bytes:,} bytes are too few for an explorer of {states.meta['run']}.")
         rows = sample_rows(states, min(int(room / per_state), MOST_STATES), seed=seed)
-        sheets = _sheets(states.frames(rows))
-        if sum(map(len, sheets)) + 120 * len(rows) <= room:
+        frames = sheets(states.frames(rows))
+        if sum(map(len, frames)) + 120 * len(rows) <= room:
             break
         per_state *= 1.03  # these frames are harder to compress than those tried
-    page = _render(agent, states, rows, {**fixed, "sheets": sheets}, with_tsne, seed)
+    page = _render(agent, states, rows, {**fixed, "sheets": frames}, with_tsne, seed)
     write_text(path, page)
     return ExplorerInfo(len(page.encode()), len(rows))
 
@@ -118,8 +109,6 @@ def _clusters(states: StateSet, descriptions: Mapping[int, str], seed: int) -> t
 def _render(
     agent: PPO, states: StateSet, rows: np.ndarray, fixed: Mapping[str, Any], with_tsne: bool, seed: int
 ) -> str:
-    import jinja2
-
     spaces = {"FDR": states.fdr[rows]}
     if with_tsne and len(rows) >= TSNE_LEAST:
         spaces["t-SNE"] = tsne(states.feature[rows], seed=seed)
@@ -127,8 +116,6 @@ def _render(
     data = {
         **fixed,
         "actionNames": ACTION_NAMES,
-        "columns": SHEET_COLUMNS,
-        "tile": OBSERVATION_SHAPE[0],
         "spaces": {name: np.round(points, 3).T.tolist() for name, points in spaces.items()},
         "code": states.code[rows].tolist(),
         "level": states.level[rows].tolist(),
@@ -137,11 +124,8 @@ def _render(
         "value": np.round(states.value[rows].astype(float), 2).tolist(),
         "probabilities": base64.b64encode(probabilities.tobytes()).decode(),
     }
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("interp_lib", "."), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    return environment.get_template("static_explorer.html.j2").render(
+    return render_page(
+        "static_explorer.html.j2",
         data=data,
         game=states.meta["game"],
         game_title=GAME_TITLES.get(states.meta["game"], states.meta["game"].capitalize()),
@@ -152,21 +136,3 @@ def _render(
         kept=int(states.kept.sum()),
         random_action=states.meta["random_action"],
     )
-
-
-def _sheets(frames: np.ndarray) -> list[str]:
-    """Frames uint8 (n, 64, 64, 3) as WebP data URIs of up to 32 × 32 frames each."""
-    from PIL import Image
-
-    side, columns = frames.shape[1], SHEET_COLUMNS
-    sheets = []
-    for first in range(0, len(frames), columns * columns):
-        part = frames[first : first + columns * columns]
-        lines = -(-len(part) // columns)
-        sheet = np.zeros((lines * columns, *part.shape[1:]), np.uint8)
-        sheet[: len(part)] = part
-        sheet = sheet.reshape(lines, columns, side, side, 3).swapaxes(1, 2).reshape(lines * side, columns * side, 3)
-        buffer = io.BytesIO()
-        Image.fromarray(sheet).save(buffer, format="WEBP", quality=QUALITY, method=4, use_sharp_yuv=True)
-        sheets.append("data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode())
-    return sheets

@@ -25,7 +25,7 @@ from interp_lib.errors import InterpError
 from interp_lib.outputs import Outputs, saved_outputs
 from interp_lib.pipeline.imports import dependencies
 from interp_lib.pipeline.manifest import compare_outputs
-from interp_lib.pipeline.plan import environment_parameters, select_notebooks
+from interp_lib.pipeline.plan import environment_parameters, make_plan, select_notebooks
 from interp_lib.pipeline.progress import watch
 from interp_lib.pipeline.reproduce import reproduce
 from interp_lib.pipeline.runner import CellProgress, NotebookError, declared_parameters
@@ -282,6 +282,30 @@ def test_dependencies_follow_imports_inside_functions_and_names_in_texts():
     names = {path.relative_to(package).as_posix() for path in dependencies(package / "runs.py")}
     assert "semantic/agents.py" in names and "prototypes/protosac.py" in names  # looked up by name
     assert "plots/curves.py" not in names and "runs.py" not in names
+
+
+def test_pages_to_explore_are_made_of_the_runs_that_notebooks_explain(tmp_path):
+    def plan(**chosen):
+        options = {"profile": "quick", "source": "pretrained", "only": None, "env": None, **chosen}
+        return make_plan(**options, figures=tmp_path, notebooks=Path(__file__).parents[1] / "notebooks")
+
+    released = plan()
+    clusters, *_, prototypes = sorted(released.explorers(), key=lambda run: run.startswith("protosac"))
+    assert prototypes == "protosac-pendulum-s0" and clusters.startswith("sppo-")
+    needed = released.explorer_inputs(prototypes)
+    names = {Path(file).name for file in needed}
+    assert {"static_prototype_explorer.py", "static_prototype_explorer.html.j2", "static_page.css.j2"} <= names
+    assert any(file.endswith("protosac-pendulum-s0/policy.safetensors") for file in needed)
+    assert not any(file.startswith("states/") for file in needed)
+    assert released.explorer_parameters(prototypes) == {"episodes": 10, "seed": 0}
+    assert released.states_target(clusters) in released.explorer_inputs(clusters)
+    assert "static_page.js.j2" in {Path(file).name for file in released.explorer_inputs(clusters)}
+    assert released.explorer_parameters(clusters) == {}
+    fresh = plan(source="fresh", only="04", env="hopper", profile="paper")
+    assert fresh.explorers() == ["protosac-hopper-s0", "sppo-fruitbot-s2021"]
+    assert ".pipeline/train/protosac-hopper-s0.json" in fresh.explorer_inputs("protosac-hopper-s0")
+    assert fresh.explorer_parameters("protosac-hopper-s0") == {"episodes": 50, "seed": 0}
+    assert not any(run.startswith("protosac") for run in plan(only="03").explorers())
 
 
 def test_the_manifest_says_what_each_output_is_made_of(project):

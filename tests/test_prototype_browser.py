@@ -204,12 +204,11 @@ def test_without_a_front_end_there_is_a_picture_and_no_widget_state(tmp_path):
     assert "PrototypeBrowser of Pendulum-v1, 1 episodes" in output.data["text/plain"]
 
 
-def test_options_of_clusters_are_refused_for_prototypes(capsys, tmp_path, monkeypatch):
+def test_states_of_clusters_are_refused_for_prototypes(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for option in ("--states", "--export"):
-        assert main(["browse", str(RELEASED), option, "file"]) == 2
-        error = capsys.readouterr().err
-        assert f"{option} is for the clusters of SPPO runs" in error and len(error.strip().splitlines()) == 1
+    assert main(["browse", str(RELEASED), "--states", "file"]) == 2
+    error = capsys.readouterr().err
+    assert "--states is for the clusters of SPPO runs" in error and len(error.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())
 
 

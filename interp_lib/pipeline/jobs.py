@@ -94,20 +94,27 @@ def notebook_job(plan: Plan, name: str, output: Path) -> None:
 
 
 def explorer_job(plan: Plan, name: str, output: Path) -> None:
-    """Write the page on which the clusters of an SPPO run can be explored without Python."""
-    from ..descriptions import read_descriptions
-    from ..embedding import load_states
+    """Write the page on which the clusters or prototypes of a run can be explored without Python."""
     from ..runs import load_agent
-    from ..static_explorer import export_explorer
 
-    run = plan.run(name)
+    run, parameters = plan.run(name), plan.explorer_parameters(name)
     page = plan.figures / "explorers" / f"{name}.html"
     with _timed(f"explorer of {name}") as timer:
         agent = load_agent(run.path)
-        states = load_states(plan.figures / plan.states_target(name), agent)
-        export_explorer(agent, states, page, descriptions=read_descriptions(run.path, states.num_codes))
+        if run.algorithm == "protosac":
+            from ..explain import record_episodes
+            from ..static_prototype_explorer import export_prototype_explorer
+
+            export_prototype_explorer(agent, record_episodes(agent, run.env, **parameters), page, run=name)
+        else:
+            from ..descriptions import read_descriptions
+            from ..embedding import load_states
+            from ..static_explorer import export_explorer
+
+            states = load_states(plan.figures / plan.states_target(name), agent)
+            export_explorer(agent, states, page, descriptions=read_descriptions(run.path, states.num_codes))
     files = {f"explorers/{page.name}": digest_of(page)}
-    _leave(output, timer, runs={name: _digest(run.path)}, files=files)
+    _leave(output, timer, parameters=parameters, runs={name: _digest(run.path)}, files=files)
 
 
 def report_job(plan: Plan, name: str, output: Path) -> None:

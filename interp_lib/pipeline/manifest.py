@@ -44,7 +44,8 @@ def write_manifest(figures: Path) -> Path:
         digests |= content["runs"]
         if kind == "explorers":
             for file, digest in content["files"].items():
-                outputs[file] = {"sha256": digest, "made": name, "kind": "page", "runs": content["runs"]}
+                outputs[file] = {"sha256": digest, "made": name, "kind": "page",
+                                 "parameters": content.get("parameters", {}), "runs": content["runs"]}  # fmt: skip
     for notebook, saved in saved_outputs(figures).items():
         for output in saved:
             described = {

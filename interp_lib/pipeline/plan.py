@@ -9,6 +9,7 @@ and parameters. A plan is made from its settings alone, so that a job on another
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 from collections.abc import Iterable, Mapping
@@ -27,6 +28,7 @@ from .runner import declared_parameters
 SOURCES = ("pretrained", "fresh")
 STAMPS = ".pipeline"
 PLAN = f"{STAMPS}/plan.json"
+_NO_RUN = (InterpError, ValueError, KeyError, StopIteration)  # no such run: the notebook that wants it says so
 
 
 class Use(NamedTuple):
@@ -49,6 +51,7 @@ USES: dict[str, tuple[Use, ...]] = {
     "04_prototype_visualization": (Use(_CONTINUOUS, "task", "seed"), Use(("sppo",), "game", 2021)),
 }
 COMPARES_ALL = frozenset({"02_evaluate_generalization"})  # of released runs, besides its own
+PROTOTYPES_OF = frozenset({"04_prototype_visualization"})  # whose ProtoSAC run gets a page to explore
 STATES_OF = {"03_embed_and_cluster": "env", "04_prototype_visualization": "game"}  # whose SPPO run is collected from
 
 
@@ -224,20 +227,43 @@ class Plan:
         code = [*map(str, dependencies(PACKAGE / "embedding.py")), str(PACKAGE / "embedding.py")]
         return [*code, *self._run_inputs(run)]
 
+    def _prototype_run(self, stem: str) -> tuple[str, int] | None:
+        """Name of the ProtoSAC run a notebook explains, and the seed it shows; None where it explains none."""
+        if stem not in PROTOTYPES_OF:
+            return None
+        env, seed = next((env, seed) for algorithms, env, seed in self._uses(stem) if "protosac" in algorithms)
+        if self.settings.source == "fresh":
+            return next(run.name for run in self.fresh_runs([stem]) if run.algorithm == "protosac"), seed
+        return find_run(self.checkpoints, "protosac", env, seed=seed).name, seed
+
     def explorers(self) -> list[str]:
-        """Runs that get a page to explore: those whose states are collected, and the ProtoSAC run that is shown."""
+        """Runs that get a page to explore: those whose states are collected, and the ProtoSAC run that is explained."""
+        found: set[str | None] = set()
+        for stem in self.settings.only:
+            with contextlib.suppress(*_NO_RUN):
+                found.add(self._states_run(stem))
+        return sorted({run for run in found if run} | self._prototype_runs().keys())
+
+    def _prototype_runs(self) -> dict[str, int]:
+        """ProtoSAC runs that get a page to explore, each with the seed of its episodes."""
         found = []
         for stem in self.settings.only:
-            try:
-                found.append(self._states_run(stem))
-            except (InterpError, ValueError, KeyError):
-                continue  # no such run: its notebook says so
-        return sorted({run for run in found if run})
+            with contextlib.suppress(*_NO_RUN):
+                found.append(self._prototype_run(stem))
+        return dict(run for run in found if run)
 
     def explorer_inputs(self, run: str) -> list[str]:
-        """States of the run, and the code that makes the page."""
-        file = PACKAGE / "static_explorer.py"
-        return [str(file), *map(str, dependencies(file)), *self._run_inputs(run), self.states_target(run)]
+        """The run, for clusters its states, and the code that makes the page."""
+        prototypes = run in self._prototype_runs()
+        file = PACKAGE / ("static_prototype_explorer.py" if prototypes else "static_explorer.py")
+        inputs = [str(file), *map(str, dependencies(file)), *self._run_inputs(run)]
+        return inputs if prototypes else [*inputs, self.states_target(run)]
+
+    def explorer_parameters(self, run: str) -> dict[str, int]:
+        """Episodes behind the page of a ProtoSAC run and the seed of the first, as in the notebook that explains it;
+        empty for clusters, whose states the profile chooses."""
+        seed = self._prototype_runs().get(run)
+        return {} if seed is None else {"episodes": PROFILES[self.settings.profile].continuous_episodes, "seed": seed}
 
     def _run_inputs(self, run: str) -> list[str]:
         if self.settings.source == "fresh":
