@@ -18,7 +18,7 @@ ROUGHLY = {
     "paper": {"01_train": 54, "02_evaluate_generalization": 900, "03_embed_and_cluster": 900,
               "04_prototype_visualization": 300, "states": 40, "explorer": 36},
 }  # fmt: skip
-# Environment steps a second of one run on one thread of that CPU: the benchmarks' PPO and SPPO; HalfCheetah of the others.
+# Environment steps a second of one run on one thread of that CPU (SAC and ProtoSAC: on HalfCheetah).
 RATES = {"ppo": 136.0, "sppo": 136.0, "sac": 54.0, "protosac": 72.0}
 _UNKNOWN = 60.0  # a notebook of the user's own
 
