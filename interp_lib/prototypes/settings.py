@@ -13,8 +13,8 @@ the states they should stand for (4 shared a decision); with 1.0 and a projectio
 same return. With separation and usage weights of 0.1 the prototypes of one MountainCar seed in three fell together: 2
 in use while training, return 73; with 1.0 its 15 are. HalfCheetah at temperature 0.15, separation weight 0.1 and usage
 weight 1 had 6.7 of 24 in use after 200,000 steps, its prototypes a squared distance of 0.05 apart (of at most 4) and
-Gaussians out of bounds (actor.py), and returned 4992. At 0.3, 1 and 5, in bounds, 19.9 are in use and it returns 6990. Hopper's 32 went
-from 12.4 in use to 27.9 by the same, and its return from 3022 to 3169.
+Gaussians out of bounds (actor.py), and returned 4992. At 0.3, 1 and 5, in bounds, 19.9 are in use and it returns 6990;
+Hopper's 32 went from 12.4 in use to 27.9 and its return from 3022 to 3169.
 
 Pendulum balances in 86% of its decisions, so few of its 16 prototypes are in use at temperature 0.15: 5.7
 (explain.Usage.in_use; 50 evaluation episodes, seed 0, 20,000 steps), 5.9 with a usage weight of 1 instead of 0.1, 3.4
