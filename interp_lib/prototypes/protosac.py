@@ -155,8 +155,8 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
         imitation_epochs: of the final projection, in which encoder and Gaussians imitate the policy before it.
         projection_candidates: how many replay states a projection chooses from, at most.
         compile: whether updates go through torch.compile, which takes most of a minute before the first; ``"auto"``:
-            on a CPU, if ``learn`` is asked for 100,000 steps or more, where it was measured to pay (not where oneDNN
-            multiplies, see compute.py) and there is a C++ compiler.
+            on a CPU, for blends, if ``learn`` is asked for 100,000 steps or more, where it was measured to pay (not
+            where oneDNN multiplies, see compute.py) and there is a C++ compiler.
 
     Raises:
         InterpError: discrete actions, a prototype setting out of range, gSDE.
@@ -323,7 +323,8 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
             compiling = self.compile
             if compiling == "auto":
                 pays = self.device.type == "cpu" and steps >= _COMPILING_PAYS and not prefers_onednn()
-                compiling = pays and has_cpp_compiler()
+                # PyTorch 2.13 fails to compile the choice of a component in some shapes.
+                compiling = pays and self.mixture == "blend" and has_cpp_compiler()
             self._chosen_losses = COMPILED if compiling else EAGER
         return self._chosen_losses
 
