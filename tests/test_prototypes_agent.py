@@ -19,7 +19,7 @@ from interp_lib.envs.continuous import make_task_vec
 from interp_lib.errors import InterpError
 from interp_lib.prototypes import SAC, ProtoSAC
 from interp_lib.prototypes.run_folder import make_env_of, make_noise, make_schedule
-from interp_lib.prototypes.update import COMPILED, EAGER, Compiled, auxiliary_loss
+from interp_lib.prototypes.update import EAGER, Compiled, auxiliary_loss, compiled_losses
 
 SMALL = dict(learning_starts=50, batch_size=32, buffer_size=2000, policy_kwargs={"net_arch": [32, 32]}, seed=0)
 STATES = np.random.default_rng(0).uniform(-1, 1, (7, 3)).astype(np.float32)
@@ -68,9 +68,12 @@ def test_without_auxiliary_losses_an_update_is_exactly_that_of_sac(policy_kwargs
 
 
 @pytest.mark.skipif(not has_cpp_compiler(), reason="torch.compile needs a C++ compiler")
-def test_a_compiled_update_is_the_same_update():
-    agents = [protosac(final_projection=False).learn(60) for _ in range(2)]
-    for agent, losses in zip(agents, (COMPILED, EAGER), strict=True):
+@pytest.mark.parametrize("mixture", ["blend", pytest.param("gmm", marks=pytest.mark.slow)])
+def test_a_compiled_update_is_the_same_update(mixture):
+    # A compiled choice of component draws other numbers than an eager one: leave one to choose from.
+    options = {"n_prototypes": 1} if mixture == "gmm" else {}
+    agents = [protosac(mixture=mixture, final_projection=False, **options).learn(60) for _ in range(2)]
+    for agent, losses in zip(agents, (compiled_losses(), EAGER), strict=True):
         agent._chosen_losses = losses
         torch.manual_seed(5)
         np.random.seed(5)
@@ -80,16 +83,33 @@ def test_a_compiled_update_is_the_same_update():
         torch.testing.assert_close(got, second[name], atol=2e-5, rtol=1e-3, msg=name)
 
 
-def test_an_update_that_cannot_be_compiled_runs_as_it_is():
-    def loss(x):
-        torch._dynamo.graph_break()
+class NoGradientToCompile(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
         return 2 * x
+
+    @staticmethod
+    def backward(ctx, grad):
+        torch._dynamo.graph_break()
+        return 2 * grad
+
+
+@pytest.mark.parametrize("fails", ["the loss", "its gradient"])
+def test_an_update_that_cannot_be_compiled_runs_as_it_is(fails):
+    def loss(x):
+        if fails == "the loss":
+            torch._dynamo.graph_break()
+            return 2 * x.sum()
+        return NoGradientToCompile.apply(x).sum()
 
     compiled = Compiled(loss)
     compiled._function = torch.compile(loss, fullgraph=True)
+    x = torch.ones(1, requires_grad=True)
     with pytest.warns(UserWarning, match="could not be compiled and runs as it is"):
-        assert compiled(torch.ones(1)) == 2
-    assert compiled(torch.ones(1)) == 2
+        assert compiled(x) == 2
+    x.grad = None
+    compiled(x).backward()
+    assert x.grad == 2
 
 
 def test_gaussians_stay_where_gradients_reach_them():
@@ -361,3 +381,16 @@ def test_noise_and_schedules_survive_a_release(tmp_path):
     odd = SAC("MlpPolicy", env, **(SMALL | {"learning_rate": lambda progress: 1e-3 * progress**2}))
     with pytest.raises(InterpError, match="learning rate"):
         odd.save_run(tmp_path)
+
+
+def test_a_run_names_the_code_that_was_there_when_learning_began(tmp_path, monkeypatch):
+    agent = protosac().learn(60)
+    began = agent._learned_with
+    monkeypatch.setattr("interp_lib.provenance.provenance", lambda: {"git": {"revision": "checked out since"}})
+    config = json.loads((agent.save_run(tmp_path / "run") / "config.json").read_text())
+    assert config["provenance"] == began and "torch" in began["libraries"]
+    agent.save(tmp_path / "own.zip")
+    resumed = ProtoSAC.load(tmp_path / "own.zip", make_task_vec("pendulum", 1, 0))
+    resumed.learn(10, reset_num_timesteps=False)
+    config = json.loads((resumed.save_run(tmp_path / "resumed") / "config.json").read_text())
+    assert config["provenance"]["git"]["revision"] == "checked out since"

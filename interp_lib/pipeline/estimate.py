@@ -43,7 +43,7 @@ def render_estimate(plan: Plan, pending: Sequence[Pending], jobs: int) -> str:
     """One line: how many jobs, and about how long they take, ``jobs`` of them at a time."""
     seconds = [estimated_seconds(plan, job) for job in pending]
     stages = [max((s for s, j in zip(seconds, pending, strict=True) if j.rule == rule), default=0.0)
-              for rule in ("train", "states", "notebook", "report")]  # fmt: skip
+              for rule in ("train", "states", "notebook", "explorer", "report")]  # fmt: skip
     total = max(sum(stages), sum(seconds) / jobs)
     trained = [plan.training(job.name) for job in pending if job.rule == "train"]
     line = f"{len(pending)} jobs, about {duration(total)} with {jobs} at a time"

@@ -26,7 +26,7 @@ from ..errors import InterpError
 from .actor import ProtoActor, ProtoCnnPolicy, ProtoSACPolicy
 from .projection import Projection, distinct, latest_observations, place, project, replay_observations, spread
 from .run_folder import RunFolderMixin
-from .update import COMPILED, EAGER, AuxiliaryWeights, Losses, draws_needed
+from .update import EAGER, AuxiliaryWeights, Losses, compiled_losses, draws_needed
 
 _IMITATED_STATES = 20_000  # of LunarLander about eighty episodes
 _COMPILING_PAYS = 100_000  # steps: some 2 ms saved in each against most of a minute
@@ -155,8 +155,8 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
         imitation_epochs: of the final projection, in which encoder and Gaussians imitate the policy before it.
         projection_candidates: how many replay states a projection chooses from, at most.
         compile: whether updates go through torch.compile, which takes most of a minute before the first; ``"auto"``:
-            on a CPU, for blends, if ``learn`` is asked for 100,000 steps or more, where it was measured to pay (not
-            where oneDNN multiplies, see compute.py) and there is a C++ compiler.
+            on a CPU, if ``learn`` is asked for 100,000 steps or more, where it was measured to pay (not where oneDNN
+            multiplies, see compute.py) and there is a C++ compiler.
 
     Raises:
         InterpError: discrete actions, a prototype setting out of range, gSDE.
@@ -243,7 +243,8 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
         """Stable-Baselines3's ``learn``, then the final projection."""
         if reset_num_timesteps:
             self._last_projection = 0
-        self._chosen_losses = None
+        if self.compile == "auto":
+            self._chosen_losses = None  # depends on how long this is for
         interval: Any = log_interval  # SB3 annotates int, and takes None
         super().learn(total_timesteps, callback, interval, tb_log_name, reset_num_timesteps, progress_bar)
         if self.final_projection:
@@ -323,9 +324,8 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
             compiling = self.compile
             if compiling == "auto":
                 pays = self.device.type == "cpu" and steps >= _COMPILING_PAYS and not prefers_onednn()
-                # PyTorch 2.13 fails to compile the choice of a component in some shapes.
-                compiling = pays and self.mixture == "blend" and has_cpp_compiler()
-            self._chosen_losses = COMPILED if compiling else EAGER
+                compiling = pays and has_cpp_compiler()
+            self._chosen_losses = compiled_losses() if compiling else EAGER
         return self._chosen_losses
 
     def _auxiliary_weights(self) -> AuxiliaryWeights:

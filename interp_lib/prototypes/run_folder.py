@@ -42,6 +42,7 @@ class RunFolderMixin(_MixedInto):
     task: str | None = None  # short name (or id) of the environment, once known
     seconds_trained: float = 0.0
     _deferred_buffer_size: int | None = None
+    _learned_with: dict[str, Any] | None = None  # provenance of the code that trains, taken when it began
 
     def save_run(self, run_dir: Path | str, *, env: str | None = None) -> Path:
         """Write ``config.json`` and ``policy.safetensors`` (float32) into ``run_dir``.
@@ -73,7 +74,8 @@ class RunFolderMixin(_MixedInto):
                 "observation": _space_to_json(self.observation_space),
                 "action": _space_to_json(self.action_space),
             },
-            "provenance": provenance(),
+            # The code that trained is the one loaded when learning began, whatever is checked out by now.
+            "provenance": self._learned_with or provenance(),
         }
         # Targets only matter to training, and start as copies of the critics.
         tensors = {n: t for n, t in self.policy.state_dict().items() if not n.startswith("critic_target.")}
@@ -136,6 +138,10 @@ class RunFolderMixin(_MixedInto):
         return agent
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
+        if self._learned_with is None:
+            from ..provenance import provenance
+
+            self._learned_with = provenance()
         if self._deferred_buffer_size is not None:
             self.buffer_size, self._deferred_buffer_size = self._deferred_buffer_size, None
             assert self.replay_buffer_class is not None
@@ -148,6 +154,9 @@ class RunFolderMixin(_MixedInto):
                 **self.replay_buffer_kwargs,
             )
         return super()._setup_learn(*args, **kwargs)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_learned_with"]  # who resumes learns with the code of that day
 
     @classmethod
     def load(cls, path: Any, env: GymEnv | None = None, *args: Any, **kwargs: Any) -> Self:

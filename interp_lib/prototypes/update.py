@@ -122,25 +122,38 @@ def auxiliary_loss(
 
 
 class Compiled:
-    """A function through torch.compile; as it is where compiling fails, which is said once."""
+    """A loss through torch.compile; as it is where compiling fails, which is said once.
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._plain, self._function, self._compiled = function, torch.compile(function, dynamic=False), False
+    The gradient is compiled when it is first asked for, so the first call asks for it: later would be too late to turn
+    back. What that leaves in the parameters' ``grad`` is for an optimiser's ``zero_grad`` to clear.
+
+    Args:
+        function: what to compile.
+        loss: the scalar to differentiate in what it returns.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], loss: Callable[[Any], torch.Tensor] = lambda result: result
+    ) -> None:
+        self._plain, self._function = function, torch.compile(function, dynamic=False)
+        self._loss, self._tried = loss, False
 
     def __call__(self, *args: Any) -> Any:
-        if self._compiled:
-            return self._function(*args)
+        if not self._tried:
+            self._try(*args)
+        return self._function(*args)
+
+    def _try(self, *args: Any) -> None:
+        self._tried = True
         try:
-            with warnings.catch_warnings():  # PyTorch's compiler warns of its own deprecated parts
+            # PyTorch's compiler warns of its own deprecated parts. The numbers drawn here are drawn again.
+            with warnings.catch_warnings(), torch.random.fork_rng():
                 warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
-                result = self._function(*args)
-            self._compiled = True
-            return result
+                self._loss(self._function(*args)).backward()
         except torch._dynamo.exc.TorchDynamoException as error:  # no compiler that works, an operation it can't
             reason = str(error).strip().splitlines()[0]
-            warnings.warn(f"the update could not be compiled and runs as it is, slower: {reason}", stacklevel=2)
-            self._function, self._compiled = self._plain, True
-            return self._plain(*args)
+            warnings.warn(f"the update could not be compiled and runs as it is, slower: {reason}", stacklevel=4)
+            self._function = self._plain
 
 
 class Losses(NamedTuple):
@@ -151,4 +164,8 @@ class Losses(NamedTuple):
 
 
 EAGER = Losses(critic_loss, actor_loss)
-COMPILED = Losses(Compiled(critic_loss), Compiled(actor_loss))
+
+
+def compiled_losses() -> Losses:
+    """:data:`EAGER`, to be compiled at the first call."""
+    return Losses(Compiled(critic_loss), Compiled(actor_loss, lambda result: result.total))

@@ -63,7 +63,9 @@ class ConvMaxPool(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         x, weight, bias, places = ctx.saved_tensors
         grad = grads[0]
-        shape_only = grad.new_empty(ctx.convolved_shape).to(memory_format=torch.channels_last)
+        shape_only = torch.empty(
+            ctx.convolved_shape, dtype=grad.dtype, device=grad.device, memory_format=torch.channels_last
+        )
         convolved_grad = torch.ops.aten.max_pool2d_with_indices_backward(
             grad, shape_only, [3, 3], [2, 2], [0, 0], [1, 1], True, places.long()
         )
