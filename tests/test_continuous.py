@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from stable_baselines3.common.env_checker import check_env
 
-from interp_lib.envs.continuous import TASKS, make_task, make_task_vec, task_info, task_of
+from interp_lib.envs.continuous import TASKS, _GreyFrame, make_task, make_task_vec, task_info, task_of
 from interp_lib.envs.names import CONTINUOUS_TASKS
 from interp_lib.errors import InterpError
 
@@ -81,6 +82,23 @@ def test_an_action_is_held_and_its_rewards_are_added_on_carracing():
     raw.reset(seed=1)
     assert reward == pytest.approx(sum(raw.step(action)[1] for _ in range(4)))
     assert frames[-1].std() > 5  # a road, not a blank picture
+    env.close()
+
+
+def test_carracing_shows_the_frames_that_drawing_every_step_would():
+    env = make_task("carracing", seed=1)
+    every = gym.make("CarRacing-v3")
+    frames, drawn = [env.reset(seed=1)[0][-1]], [every.reset(seed=1)[0]]
+    for action in np.array([[0.0, 0.9, 0.0], [0.5, 0.5, 0.0], [-1.0, 0.0, 0.3]], np.float32):
+        frames.append(env.step(action)[0][-1])
+        drawn.append([every.step(action)[0] for _ in range(4)][-1])
+    grey = _GreyFrame(every)
+    np.testing.assert_array_equal(frames, [grey.observation(frame) for frame in drawn])
+    off = env.unwrapped.car.hull  # out of the field an episode ends within a held action, and its last frame is drawn
+    off.position = (10_000.0, 0.0)
+    last, reward, terminated, *_ = env.step(np.zeros(3, np.float32))
+    assert terminated and reward == pytest.approx(-100, abs=5) and not np.array_equal(last[-1], last[-2])
+    every.close()
     env.close()
 
 

@@ -20,6 +20,7 @@ from interp_lib.errors import InterpError
 from interp_lib.prototypes import SAC, ProtoSAC
 from interp_lib.prototypes.run_folder import make_env_of, make_noise, make_schedule
 from interp_lib.prototypes.update import EAGER, Compiled, auxiliary_loss, compiled_losses
+from interp_lib.prototypes.vision import SmallCNN
 
 SMALL = dict(learning_starts=50, batch_size=32, buffer_size=2000, policy_kwargs={"net_arch": [32, 32]}, seed=0)
 STATES = np.random.default_rng(0).uniform(-1, 1, (7, 3)).astype(np.float32)
@@ -283,7 +284,7 @@ def test_images_go_through_the_cnn(tmp_path):
 
     agent = ProtoSAC(
         "CnnPolicy", Pixels(), n_prototypes=3, learning_starts=10, batch_size=4, buffer_size=50,
-        policy_kwargs={"net_arch": [16]},
+        policy_kwargs={"net_arch": [16], "features_extractor_class": SmallCNN},
     ).learn(14)  # fmt: skip
     assert agent.prototypes.observations.shape == (3, 4, 36, 36)
     assert agent.prototypes.observations.dtype == np.uint8

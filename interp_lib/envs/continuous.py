@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -263,18 +263,35 @@ class _Float32(gym.ObservationWrapper):
 
 
 class _ActionRepeat(gym.Wrapper):
-    """Hold every action for ``repeat`` steps and add up the rewards."""
+    """Hold every action for ``repeat`` steps of CarRacing, add up their rewards and draw only the frame that is seen.
+
+    Drawing takes most of a step's time, and what the next step draws over has no effect on the physics.
+    """
 
     def __init__(self, env: gym.Env, repeat: int):
         super().__init__(env)
         self.repeat = repeat
+        self._racing = cast(Any, env.unwrapped)
+        self._draw = self._racing._render
+        self._racing._render = self._draw_if_seen
+        self._seen = True
+
+    def _draw_if_seen(self, mode: str) -> Any:
+        seen = self._seen or mode != "state_pixels"
+        return self._draw(mode) if seen else self._racing.state.copy()  # two steps must not share an array
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         total = 0.0
-        for _ in range(self.repeat):
-            observation, reward, terminated, truncated, info = self.env.step(action)
+        for left in reversed(range(self.repeat)):
+            self._seen = left == 0
+            try:
+                observation, reward, terminated, truncated, info = self.env.step(action)
+            finally:
+                self._seen = True
             total += float(reward)
             if terminated or truncated:
+                if left:  # an episode ended that was not expected to
+                    observation = self._draw("state_pixels")
                 break
         return observation, total, terminated, truncated, info
 

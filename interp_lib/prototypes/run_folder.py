@@ -19,13 +19,15 @@ from ..envs.continuous import make_task, task_of
 from ..envs.names import CONTINUOUS_TASKS
 from ..errors import InterpError
 from ..storage import load_state, read_json, read_tensors, write_json, write_tensors
+from . import vision
 
 CONFIG, WEIGHTS = "config.json", "policy.safetensors"
 _SAC_FIELDS = (
     "buffer_size", "learning_starts", "batch_size", "tau", "gamma", "gradient_steps", "n_steps", "ent_coef",
     "target_update_interval", "target_entropy",
 )  # fmt: skip
-_POLICY_FIELDS = ("net_arch", "activation_fn", "n_critics", "share_features_extractor", "normalize_images")
+_POLICY_FIELDS = ("net_arch", "n_critics", "share_features_extractor", "normalize_images")
+_CLASSES: dict[str, Any] = {"activation_fn": nn, "features_extractor_class": vision}  # in config.json by their names
 
 
 if TYPE_CHECKING:
@@ -250,21 +252,23 @@ def _arguments(hyperparameters: dict[str, Any], action_dim: int) -> tuple[str, d
     frequency = arguments["train_freq"]
     arguments["train_freq"] = tuple(frequency) if isinstance(frequency, list) else frequency
     arguments["policy_kwargs"] = dict(arguments["policy_kwargs"])
-    if "activation_fn" in arguments["policy_kwargs"]:
-        arguments["policy_kwargs"]["activation_fn"] = getattr(nn, arguments["policy_kwargs"]["activation_fn"])
+    for field, module in _CLASSES.items():
+        if field in arguments["policy_kwargs"]:
+            arguments["policy_kwargs"][field] = getattr(module, arguments["policy_kwargs"][field])
     return arguments.pop("policy"), arguments
 
 
 def _policy_kwargs_to_json(kwargs: dict[str, Any]) -> dict[str, Any]:
     kwargs = {name: value for name, value in kwargs.items() if name not in ("use_sde", "optimizer_kwargs")}
-    unknown = set(kwargs) - set(_POLICY_FIELDS)
+    unknown = set(kwargs) - {*_POLICY_FIELDS, *_CLASSES}
     if unknown:
         raise InterpError(f"policy_kwargs {sorted(unknown)} can't be released as a run folder. Use save() instead.")
-    if "activation_fn" in kwargs:
-        name = kwargs["activation_fn"].__name__
-        if getattr(nn, name, None) is not kwargs["activation_fn"]:
-            raise InterpError(f"activation function {name} is not one of torch.nn's. Use save() instead.")
-        kwargs["activation_fn"] = name
+    for field, module in _CLASSES.items():
+        if field in kwargs:
+            name = kwargs[field].__name__
+            if getattr(module, name, None) is not kwargs[field]:
+                raise InterpError(f"{field} {name} is not one of {module.__name__}'s. Use save() instead.")
+            kwargs[field] = name
     return kwargs
 
 

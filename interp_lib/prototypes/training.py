@@ -18,6 +18,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 from tqdm.auto import tqdm
 
+from ..compute import keep_large_allocations
 from ..envs.continuous import make_task_vec
 from ..envs.names import continuous_task
 from ..errors import InterpError
@@ -27,6 +28,7 @@ from .callbacks import EVALUATION_COLUMNS, EVALUATIONS, EvaluationLog, VideoLog
 from .protosac import SAC, ProtoSAC
 from .run_folder import CONFIG, make_noise, make_schedule
 from .settings import TaskSettings, prototype_settings, task_settings
+from .vision import SmallCNN
 
 STATE = "training_state.zip"
 _SAVE_EVERY_SECONDS = 600.0
@@ -70,10 +72,15 @@ def make_agent(algorithm: str, env: VecEnv, settings: TaskSettings, seed: int, *
         gradient_steps=settings.gradient_steps,
         ent_coef=settings.ent_coef,
         action_noise=make_noise(settings.action_noise, int(np.prod(env.action_space.shape or ()))),
-        policy_kwargs={"net_arch": list(settings.net_arch)},
+        policy_kwargs=_policy_kwargs(settings),
         seed=seed,
         **options,
     )
+
+
+def _policy_kwargs(settings: TaskSettings) -> dict[str, Any]:
+    images = {"features_extractor_class": SmallCNN} if settings.policy == "CnnPolicy" else {}
+    return {"net_arch": list(settings.net_arch), **images}
 
 
 def train_run(
@@ -128,6 +135,7 @@ def train_run(
         raise InterpError(f"max_minutes is {max_minutes}; it must be above 0.")
     settings = task_settings(name, overrides)
     timesteps = timesteps or settings.timesteps
+    keep_large_allocations()
 
     if resume:
         if overrides:
