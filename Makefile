@@ -5,6 +5,8 @@ export SDL_VIDEODRIVER ?= dummy
 export SDL_AUDIODRIVER ?= dummy
 
 BIN := .venv/bin
+# A process for each core, four at most: each takes up to 2 GB. A file's tests stay together, for what they share.
+PARALLEL := -n auto --maxprocesses=4 --dist=loadfile
 # The nbval plugin alone takes a second to import, so only the notebooks load it.
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with=tests/nbval_sanitize.cfg
 
@@ -31,8 +33,8 @@ reproduce: install ## run every notebook and write figures/ (ARGS=... go to inte
 
 test: install ## fast tests, then the notebooks against their stored outputs
 	@status=0; \
-	$(BIN)/python -m pytest -p no:nbval -m "not slow" tests || status=$$?; \
-	$(BIN)/python -m pytest $(NBVAL) notebooks || status=$$?; \
+	$(BIN)/python -m pytest $(PARALLEL) -p no:nbval -m "not slow" tests || status=$$?; \
+	$(BIN)/python -m pytest $(PARALLEL) $(NBVAL) notebooks || status=$$?; \
 	exit $$status
 
 test-slow: install ## the tests that take minutes

@@ -19,6 +19,7 @@ from .runs import (
     Run,
     agent_class,
     find_runs,
+    full_budget,
     load_agent,
     read_run,
     release_run,
@@ -127,7 +128,10 @@ def list_runs(folder: Path | str) -> list[dict[str, Any]]:
                 "env": run.env,
                 "seed": run.seed,
                 "timesteps": run.timesteps,
+                "full_budget": full_budget(run.algorithm, run.env),
                 "return_train": train.get("mean"),
+                "return_train_low": train.get("low"),
+                "return_train_high": train.get("high"),
                 "return_test": test.get("mean"),
                 "return_test_low": test.get("low"),
                 "return_test_high": test.get("high"),
@@ -143,14 +147,26 @@ def list_runs(folder: Path | str) -> list[dict[str, Any]]:
 
 
 def render_list(rows: list[dict[str, Any]]) -> str:
-    """The same as text; returns are on unseen levels for Procgen, on evaluation episodes for continuous tasks."""
-    lines = [f"{'run':<28}{'steps':>12}{'return [95% interval]':>30}{'n':>6}{'random':>10}{'MB':>7}"]
+    """The same as text; ``budget`` is the share of the full budget that was trained.
+
+    Procgen's returns on training and on unseen levels have a column each. Continuous tasks have no levels: their
+    evaluation episodes start as no training episode did.
+    """
+    sides, title = ("training levels", "unseen levels or episodes"), "return [95% interval]"
+    lines = [f"{'':<49}{title:^56}".rstrip()]
+    lines.append(f"{'run':<28}{'steps':>12}{'budget':>9}{sides[0]:>26}{sides[1]:>30}{'n':>6}{'random':>10}{'MB':>7}")
     for row in rows:
-        if row["return_test"] is None:
-            measured = "not measured"
-        else:
-            measured = f"{row['return_test']:.2f} [{row['return_test_low']:.2f}, {row['return_test_high']:.2f}]"
+        steps, budget = row["timesteps"], row["full_budget"]
+        share = "" if not budget else f"{steps / budget:.1%}" if steps < budget else "full"
         random = "" if row["return_random"] is None else f"{row['return_random']:.2f}"
-        line = f"{row['run']:<28}{row['timesteps']:>12,}{measured:>30}"
-        lines.append(line + f"{row['episodes'] or '':>6}{random:>10}{row['megabytes']:>7}")
+        line = f"{row['run']:<28}{steps:>12,}{share:>9}{_measured(row, 'train'):>26}"
+        line += f"{_measured(row, 'test'):>30}{row['episodes'] or '':>6}{random:>10}"
+        lines.append(f"{line}{row['megabytes']:>7}")
     return "\n".join(lines)
+
+
+def _measured(row: dict[str, Any], side: str) -> str:
+    mean, low, high = (row[f"return_{side}{bound}"] for bound in ("", "_low", "_high"))
+    if mean is None:
+        return "–" if row["episodes"] else "not measured"
+    return f"{mean:.2f} [{low:.2f}, {high:.2f}]"

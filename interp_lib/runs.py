@@ -295,10 +295,12 @@ def render_card(config: dict[str, Any]) -> str:
     name = agent_name(algorithm)
     lines = [f"# {name} on {env}, seed {seed}", ""]
     lines.append(f"Trained for **{steps:,} environment steps** by this repository's code.")
-    if algorithm in SEMANTIC_ALGORITHMS and steps < PAPER_TIMESTEPS:
+    budget = full_budget(algorithm, env)
+    if steps < budget:
+        whose = "The paper trains" if algorithm in SEMANTIC_ALGORITHMS else "The task's settings are for"
         lines.append(
-            f"The paper trains {PAPER_TIMESTEPS:,} steps: this is {steps / PAPER_TIMESTEPS:.1%} of its budget, "
-            "and not comparable with its final results."
+            f"{whose} {budget:,} steps: this is {steps / budget:.1%} of that budget, and not comparable with results "
+            f"at its end. {budget - steps:,} steps are missing."
         )
     lines += ["", "| return | mean | 95% interval | episodes | actions |", "|---|---|---|---|---|"]
     for side, r in config.get("results", {}).items():
@@ -326,10 +328,23 @@ def render_card(config: dict[str, Any]) -> str:
         "",
         "```",
         f"interp train {algorithm} {env} --seed {seed} --timesteps {steps}",
+        *([f"interp train {algorithm} {env} --seed {seed} --timesteps {budget}  # the full budget"] * (steps < budget)),
         "```",
     ]
     lines += ["", "Every hyper-parameter is in `config.json`."]
     return "\n".join(lines) + "\n"
+
+
+def full_budget(algorithm: str, env: str) -> int:
+    """Environment steps that a run is complete with: the paper's on Procgen, elsewhere those of the task's settings.
+
+    The ProtoSAC paper's abstract and README name no budget; the settings start from RL Zoo's (prototypes.settings).
+    """
+    from .prototypes.settings import SETTINGS
+
+    if algorithm in SEMANTIC_ALGORITHMS:
+        return PAPER_TIMESTEPS
+    return SETTINGS[env].timesteps if env in SETTINGS else 0  # a user's own environment
 
 
 def better_than_random(results: dict[str, dict[str, Any]]) -> bool:

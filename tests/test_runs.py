@@ -36,7 +36,7 @@ def test_a_released_run_holds_what_was_measured_on_it(released, tiny_sppo):
     assert verify_run(run) == []
     assert all(w.dtype == torch.float16 for w in read_tensors(run.path / "policy.safetensors").values())
     card = (run.path / "card.md").read_text()
-    assert "384 environment steps" in card and "0.0% of its budget" in card
+    assert "384 environment steps" in card and "0.0% of that budget" in card
     # The run it came from keeps its float32 weights: it may still be training.
     assert all(w.dtype == torch.float32 for w in read_tensors(tiny_sppo / "policy.safetensors").values())
 

@@ -61,13 +61,15 @@ def train_job(plan: Plan, name: str, output: Path) -> None:
 
 
 def states_job(plan: Plan, name: str, output: Path) -> None:
-    """Collect the states of an SPPO run; the file is its own stamp."""
+    """Collect the states of an SPPO run."""
     from ..embedding import collect_states
     from ..runs import load_agent
 
-    with _timed(f"states of {name}"):
+    with _timed(f"states of {name}") as timer:
         agent = load_agent(plan.run(name).path)
-        collect_states(agent, output, steps=plan.collect_steps, reuse=True, progress=False)
+        states = plan.figures / plan.states_target(name)
+        collect_states(agent, states, steps=plan.collect_steps, reuse=True, progress=False)
+    _leave(output, timer, steps=plan.collect_steps)
 
 
 def notebook_job(plan: Plan, name: str, output: Path) -> None:

@@ -236,13 +236,17 @@ class Plan:
             return next(run.name for run in self.fresh_runs([stem]) if run.algorithm == "protosac"), seed
         return find_run(self.checkpoints, "protosac", env, seed=seed).name, seed
 
-    def explorers(self) -> list[str]:
-        """Runs that get a page to explore: those whose states are collected, and the ProtoSAC run that is explained."""
+    def states_runs(self) -> list[str]:
+        """Runs whose states the chosen notebooks show."""
         found: set[str | None] = set()
         for stem in self.settings.only:
             with contextlib.suppress(*_NO_RUN):
                 found.add(self._states_run(stem))
-        return sorted({run for run in found if run} | self._prototype_runs().keys())
+        return sorted(run for run in found if run)
+
+    def explorers(self) -> list[str]:
+        """Runs that get a page to explore: those whose states are collected, and the ProtoSAC run that is explained."""
+        return sorted({*self.states_runs(), *self._prototype_runs()})
 
     def _prototype_runs(self) -> dict[str, int]:
         """ProtoSAC runs that get a page to explore, each with the seed of its episodes."""
@@ -326,7 +330,7 @@ class Plan:
 
 
 def stamp(kind: str, name: str) -> str:
-    """Where a target of ``kind`` (train, notebooks, explorers) leaves its stamp, relative to the figures folder."""
+    """Where a target of ``kind`` (train, states, notebooks, explorers) leaves its stamp, below the figures folder."""
     return f"{STAMPS}/{kind}/{name}.json"
 
 

@@ -20,7 +20,7 @@ from .runner import NotebookError
 
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
 LOCK = ".reproduce.lock"
-_KINDS = {"train": "train", "notebook": "notebooks", "explorer": "explorers"}  # rule → folder of its stamps
+_KINDS = {"train": "train", "states": "states", "notebook": "notebooks", "explorer": "explorers"}  # rule → its stamps
 
 
 def reproduce(
@@ -193,7 +193,7 @@ class Row:
 
 def _rows(plan: Plan, pending: Sequence[Pending], *, interrupted: bool) -> list[Row]:
     rows = []
-    wanted = [("train", run.name) for run in plan.fresh_runs()]
+    wanted = [("train", run.name) for run in plan.fresh_runs()] + [("states", run) for run in plan.states_runs()]
     wanted += [("notebook", stem) for stem in plan.settings.only] + [("explorer", run) for run in plan.explorers()]
     planned = {(job.rule, job.name): job.reason for job in pending}
     for rule, name in wanted:
