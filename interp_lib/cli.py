@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -486,7 +487,9 @@ def _reproduce(commands: Any) -> None:
         "--source", choices=("pretrained", "fresh"), default="pretrained", help="released runs, or train first"
     )
     parser.add_argument("--only", help="notebooks by their numbers, such as 03 or 03,04")
-    parser.add_argument("--env", help="environment of the notebooks that take one")
+    parser.add_argument(
+        "--env", help="environment of the notebooks that take one; all: every one, each in a folder of its name"
+    )
     parser.add_argument("--figures", type=Path, default=Path("figures"), help="output folder (default: figures)")
     parser.add_argument("--notebooks", type=Path, default=Path("notebooks"), help="default: notebooks")
     parser.add_argument(
@@ -501,15 +504,15 @@ def _reproduce(commands: Any) -> None:
 
 
 def _run_reproduce(args: argparse.Namespace) -> int:
-    from .pipeline.reproduce import check, reproduce
+    from .pipeline.reproduce import check, reproduce, reproduce_everywhere
 
     if args.check:
         return check(figures=args.figures, notebooks=args.notebooks, jobs=args.jobs)
-    return reproduce(
+    work = reproduce_everywhere if args.env == "all" else partial(reproduce, env=args.env)
+    return work(
         profile=args.profile,
         source=args.source,
         only=args.only,
-        env=args.env,
         figures=args.figures,
         notebooks=args.notebooks,
         jobs=args.jobs,

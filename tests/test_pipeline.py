@@ -25,7 +25,7 @@ from interp_lib.errors import InterpError
 from interp_lib.outputs import Outputs, saved_outputs
 from interp_lib.pipeline.imports import dependencies
 from interp_lib.pipeline.manifest import compare_outputs
-from interp_lib.pipeline.plan import environment_parameters, make_plan, select_notebooks
+from interp_lib.pipeline.plan import environment_parameters, environments_of, make_plan, select_notebooks
 from interp_lib.pipeline.progress import watch
 from interp_lib.pipeline.reproduce import reproduce
 from interp_lib.pipeline.runner import CellProgress, NotebookError, declared_parameters
@@ -306,6 +306,34 @@ def test_pages_to_explore_are_made_of_the_runs_that_notebooks_explain(tmp_path):
     assert ".pipeline/train/protosac-hopper-s0.json" in fresh.explorer_inputs("protosac-hopper-s0")
     assert fresh.explorer_parameters("protosac-hopper-s0") == {"episodes": 50, "seed": 0}
     assert not any(run.startswith("protosac") for run in plan(only="03").explorers())
+
+
+def test_every_environment_with_an_agent_gets_the_notebooks_about_one():
+    repository = Path(__file__).parents[1]
+
+    def found(only=None, source="pretrained"):
+        return environments_of(figures="figures", notebooks=repository / "notebooks", only=only, source=source)
+
+    assert found()["ninja"] == ["01_train", "03_embed_and_cluster"]
+    assert found()["hopper"] == ["01_train", "04_prototype_visualization"]
+    assert found(source="fresh").keys() == found().keys()
+    assert set(found("03")) == {"coinrun", "fruitbot", "jumper", "ninja"}
+    with pytest.raises(InterpError, match="none of 02_evaluate_generalization is about one that has"):
+        found("02")
+
+
+def test_each_environment_has_a_folder_and_the_page_links_to_it(tmp_path):
+    run = "sppo-ninja-s2021"
+    shutil.copytree(Path(__file__).parents[1] / "checkpoints" / run, tmp_path / "checkpoints" / run)
+    write_notebook(tmp_path / "notebooks" / "03_good.ipynb", "# Works", SAVE)
+    figures = tmp_path / "figures"
+    figures.mkdir()
+    (figures / "index.html").touch()
+    done = run_reproduce(figures, tmp_path / "notebooks", "--env", "all")
+    assert done.returncode == 0 and "1 environment\n" in done.stdout, done.stdout + done.stderr
+    (output,) = saved_outputs(figures / "ninja")["03_good"]
+    assert output.parameters["env"] == "ninja"
+    assert '<a href="ninja/index.html">ninja</a>' in (figures / "index.html").read_text()
 
 
 def test_the_manifest_says_what_each_output_is_made_of(project):

@@ -396,6 +396,29 @@ def make_plan(
     return Plan(Settings(profile, source, env, stems, *places))
 
 
+def environments_of(
+    *, figures: Path | str, notebooks: Path | str, only: str | Iterable[str] | None, source: str
+) -> dict[str, list[str]]:
+    """Environments of released SPPO and ProtoSAC runs, each with the chosen notebooks that are about one environment.
+
+    Raises:
+        InterpError: an argument is unknown, no such agent is released, or no chosen notebook is about one environment.
+    """
+    plan = make_plan(profile="quick", source=source, only=only, env=None, figures=figures, notebooks=notebooks)
+    shown = {run.env for run in _released(plan.checkpoints) if run.algorithm in ("sppo", "protosac")}
+    found = {}
+    for env in (*PROCGEN_GAMES, *CONTINUOUS_TASKS):
+        stems = [s for s in plan.settings.only if s not in COMPARES_ALL and _takes_environment(plan.notebook(s), env)]
+        if stems and env in shown:
+            found[env] = stems
+    if not found:
+        raise InterpError(
+            f"nothing to show of every environment: none of {', '.join(plan.settings.only)} is about one that has an "
+            f"SPPO or ProtoSAC run in {plan.checkpoints}."
+        )
+    return found
+
+
 ENVIRONMENT_PARAMETERS = ("env", "task")  # Procgen game, continuous task
 
 

@@ -147,6 +147,7 @@ def build_report(figures_dir: Path | str) -> Path:
         sections=sections,
         runs=_runs(figures_dir, items, explorers),
         explorers=list(explorers.values()),
+        environments=sorted(page.parent.name for page in figures_dir.glob("*/index.html")),
         published=next((item.anchor for item in items if item.output.name == PUBLISHED), None),
         manifest=_link(figures_dir, figures_dir / MANIFEST),
         counts={kind: sum(item.output.kind == kind for item in items) for kind in kinds},

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import InterpError
 from ..provenance import cores
@@ -15,7 +16,7 @@ from .engine import Pending, execute, pending_jobs, shown
 from .estimate import render_estimate
 from .jobs import duration
 from .manifest import altered_stamps, compare_outputs, write_manifest
-from .plan import STAMPS, Plan, make_plan, stamp
+from .plan import STAMPS, Plan, environments_of, make_plan, stamp
 from .runner import NotebookError
 
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
@@ -85,6 +86,46 @@ def reproduce(
             _show_what_there_is(plan)
         print(_render_summary(_rows(plan, pending, interrupted=interrupted), plan, time.monotonic() - started))
         return INTERRUPTED if interrupted else int(code != 0)
+
+
+def reproduce_everywhere(
+    *, figures: Path | str = "figures", notebooks: Path | str = "notebooks", only: str | Iterable[str] | None = None,
+    source: str = "pretrained", dry_run: bool = False, **chosen: Any,
+) -> int:  # fmt: skip
+    """:func:`reproduce` the notebooks about one environment for every one, each in a folder of its name in ``figures``.
+
+    These are the environments of released SPPO and ProtoSAC runs. One that fails doesn't stop the others. The report
+    in ``figures``, if there is one, gets links to theirs.
+
+    Returns:
+        Exit code: 0, 1 if something failed anywhere, or 130 after Ctrl-C.
+
+    Raises:
+        InterpError: as ``reproduce``, or none of the chosen notebooks is about one environment.
+    """
+    from .report import build_report
+
+    codes = {}
+    for env, stems in environments_of(figures=figures, notebooks=notebooks, only=only, source=source).items():
+        print(f"{env}: {', '.join(stems)}", flush=True)
+        codes[env] = reproduce(
+            figures=Path(figures) / env,
+            notebooks=notebooks,
+            only=stems,
+            source=source,
+            env=env,
+            dry_run=dry_run,
+            **chosen,
+        )
+        print(flush=True)
+        if codes[env] == INTERRUPTED:
+            return INTERRUPTED
+    if not dry_run and (Path(figures) / "index.html").exists():
+        build_report(figures)
+    failed = [env for env, code in codes.items() if code]
+    count = f"{len(codes)} environment" + "s" * (len(codes) != 1)
+    print(count + (f"; something failed for {', '.join(failed)}" if failed else ""))
+    return int(bool(failed))
 
 
 def check(*, figures: Path | str = "figures", notebooks: Path | str = "notebooks", jobs: int | None = None) -> int:
