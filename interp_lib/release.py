@@ -153,15 +153,14 @@ def render_list(rows: list[dict[str, Any]]) -> str:
     evaluation episodes start as no training episode did.
     """
     sides, title = ("training levels", "unseen levels or episodes"), "return [95% interval]"
-    lines = [f"{'':<49}{title:^56}".rstrip()]
-    lines.append(f"{'run':<28}{'steps':>12}{'budget':>9}{sides[0]:>26}{sides[1]:>30}{'n':>6}{'random':>10}{'MB':>7}")
+    lines = [f"{'':<43}{title:^50}".rstrip()]
+    lines.append(f"{'run':<25}{'steps':>10}{'budget':>8}{sides[0]:>22}{sides[1]:>28}{'n':>5}{'random':>10}{'MB':>6}")
     for row in rows:
         steps, budget = row["timesteps"], row["full_budget"]
         share = "" if not budget else f"{steps / budget:.1%}" if steps < budget else "full"
         random = "" if row["return_random"] is None else f"{row['return_random']:.2f}"
-        line = f"{row['run']:<28}{steps:>12,}{share:>9}{_measured(row, 'train'):>26}"
-        line += f"{_measured(row, 'test'):>30}{row['episodes'] or '':>6}{random:>10}"
-        lines.append(f"{line}{row['megabytes']:>7}")
+        line = f"{row['run']:<25}{steps:>10,}{share:>8}{_measured(row, 'train'):>22}{_measured(row, 'test'):>28}"
+        lines.append(f"{line}{row['episodes'] or '':>5}{random:>10}{row['megabytes']:>6}")
     return "\n".join(lines)
 
 
