@@ -23,7 +23,15 @@ from interp_lib.embedding import (
 )
 from interp_lib.envs.procgen import ProcgenVec
 from interp_lib.evaluation import UNSEEN_NUM_LEVELS, bootstrap_mean, evaluate_procgen, procgen_levels
-from interp_lib.semantic.play import Episode, UniformAgent, play, play_episodes, replay_frames, sample_actions
+from interp_lib.semantic.play import (
+    Episode,
+    UniformAgent,
+    _Memory,
+    play,
+    play_episodes,
+    replay_frames,
+    sample_actions,
+)
 from interp_lib.skill_videos import Stretch, find_stretches, label_frame, stretch_clips, successful
 
 
@@ -46,6 +54,21 @@ def test_episodes_are_whole_and_shared_evenly_between_environments(agent):
         assert 0 <= episode.level < 50
     with pytest.raises(InterpError, match="positive"):
         play_episodes(agent, env, 0)
+
+
+def test_without_dice_frames_are_remembered_and_looked_at_once(agent, monkeypatch):
+    monkeypatch.setattr(_Memory, "SIZE", 6)
+    looked = []
+    embed = agent.embed
+    monkeypatch.setattr(agent, "embed", lambda obs: looked.append(len(obs)) or embed(obs))
+    memory, frames = _Memory(agent), np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), np.uint8)
+    for rows in ([0, 1, 1], [1, 0, 2], [2], [3, 4, 5, 6], [6, 0]):
+        for remembered, anew in zip(memory.embed(frames[rows]), embed(frames[rows]), strict=True):
+            np.testing.assert_allclose(remembered, anew, atol=1e-5)
+    assert looked == [2, 1, 4, 1]
+    env = ProcgenVec("fruitbot", 2, num_levels=50, seed=1)
+    step = next(play(agent, env, deterministic=True))
+    np.testing.assert_array_equal(step.action, embed(step.obs).logits.argmax(1))
 
 
 def test_a_replay_from_level_and_actions_shows_what_the_agent_saw(agent):

@@ -6,8 +6,10 @@ kept, and any stretch can be looked at later in 512 × 512 (tests compare the re
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import hashlib
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +33,33 @@ class UniformAgent:
         n = len(obs)
         zeros = np.zeros((n, NUM_ACTIONS), np.float32)
         return Embedding(zeros, np.zeros(n, np.float32), np.zeros((n, 0), np.float32), None, None)
+
+
+class _Memory:
+    """Embeds frames and remembers the last ones: without dice, an agent that is stuck sees the same few for ever.
+
+    Of the frames that deterministic runs of 115,000 steps see in 400 steps, 71% in Ninja and 95% in Jumper are repeats.
+    """
+
+    SIZE = 4096  # frames
+
+    def __init__(self, agent: PPO | UniformAgent) -> None:
+        self._agent = agent
+        self._rows: dict[bytes, tuple[Any, ...]] = {}
+
+    def embed(self, obs: np.ndarray) -> Embedding:
+        keys = [hashlib.blake2b(frame, digest_size=16).digest() for frame in obs]
+        new = list({key: i for i, key in enumerate(keys) if key not in self._rows}.values())
+        if new:
+            part = self._agent.embed(obs[new])
+            rows = zip(*(repeat(None, len(new)) if column is None else column for column in part), strict=True)
+            seen = dict(zip((keys[i] for i in new), rows, strict=True))
+            if len(self._rows) + len(seen) > self.SIZE:
+                self._rows = {key: self._rows[key] for key in keys if key in self._rows}
+            self._rows |= seen
+        columns = zip(*(self._rows[key] for key in keys), strict=True)
+        joined: list[Any] = [None if column[0] is None else np.stack(column) for column in columns]
+        return Embedding(*joined)
 
 
 class Transition(NamedTuple):
@@ -81,8 +110,9 @@ def play(
     """
     rng = np.random.default_rng(seed)
     obs, level = env.observation, env.level_seeds
+    look = _Memory(agent).embed if deterministic else agent.embed
     while True:
-        embedding = agent.embed(obs) if active is None or active.all() else _embed_some(agent, obs, active)
+        embedding = look(obs) if active is None or active.all() else _embed_some(look, obs, active)
         action = embedding.logits.argmax(1) if deterministic else sample_actions(embedding.logits, rng)
         if random_action:
             swap = rng.random(len(action)) < random_action
@@ -92,13 +122,13 @@ def play(
         obs, level = step.obs, env.level_seeds
 
 
-def _embed_some(agent: PPO | UniformAgent, obs: np.ndarray, active: np.ndarray) -> Embedding:
+def _embed_some(look: Callable[[np.ndarray], Embedding], obs: np.ndarray, active: np.ndarray) -> Embedding:
     def whole(values: np.ndarray) -> np.ndarray:
         full = np.zeros((len(obs), *values.shape[1:]), values.dtype)
         full[active] = values
         return full
 
-    part = agent.embed(obs[active])
+    part = look(obs[active])
     fdr, code = (None if values is None else whole(values) for values in (part.fdr, part.code))
     return Embedding(whole(part.logits), whole(part.value), whole(part.feature), fdr, code)
 
