@@ -10,13 +10,13 @@ from .engine import Pending
 from .jobs import duration
 from .plan import Plan, stamp
 
-# Seconds to begin with, replaced by this folder's own times. Those of quick were measured on one core of a Xeon without
-# bf16 whose other core trained; those of paper are guesses.
+# Seconds to begin with, replaced by this folder's own times. Measured on a Xeon without bf16: quick on one core while the
+# other trained, paper on two.
 ROUGHLY = {
     "quick": {"01_train": 54, "02_evaluate_generalization": 29, "03_embed_and_cluster": 168,
               "04_prototype_visualization": 57, "states": 8, "explorer": 36},
-    "paper": {"01_train": 54, "02_evaluate_generalization": 900, "03_embed_and_cluster": 900,
-              "04_prototype_visualization": 300, "states": 40, "explorer": 36},
+    "paper": {"01_train": 60, "02_evaluate_generalization": 31, "03_embed_and_cluster": 875,
+              "04_prototype_visualization": 160, "states": 40, "explorer": 48},
 }  # fmt: skip
 # Environment steps a second of one run on one thread of that CPU (SAC and ProtoSAC: on HalfCheetah).
 RATES = {"ppo": 136.0, "sppo": 136.0, "sac": 54.0, "protosac": 72.0}
