@@ -10,8 +10,8 @@ from .engine import Pending
 from .jobs import duration
 from .plan import Plan, stamp
 
-# Seconds to begin with, replaced by this folder's own times. Measured on a Xeon without bf16: quick on one core while the
-# other trained, paper on two.
+# Seconds to begin with, replaced by this folder's own times. Measured on a Xeon without bf16: quick on one core while
+# the other trained, paper on two.
 ROUGHLY = {
     "quick": {"01_train": 54, "02_evaluate_generalization": 29, "03_embed_and_cluster": 168,
               "04_prototype_visualization": 57, "states": 8, "explorer": 36},
