@@ -5,7 +5,8 @@ export SDL_VIDEODRIVER ?= dummy
 export SDL_AUDIODRIVER ?= dummy
 
 BIN := .venv/bin
-# A process for each core, four at most: each takes up to 2 GB. A file's tests stay together, for what they share.
+# A process for each core, four at most: each takes up to 2 GB. A file's tests stay together, for what they share. With
+# the cores taken, more threads of PyTorch would only wait for each other.
 PARALLEL := -n auto --maxprocesses=4 --dist=loadfile
 # The nbval plugin alone takes a second to import, so only the notebooks load it.
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with=tests/nbval_sanitize.cfg
@@ -33,7 +34,7 @@ reproduce: install ## run every notebook and write figures/ (ARGS=... go to inte
 
 test: install ## fast tests, then the notebooks against their stored outputs
 	@status=0; \
-	$(BIN)/python -m pytest $(PARALLEL) -p no:nbval -m "not slow" tests || status=$$?; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -p no:nbval -m "not slow" tests || status=$$?; \
 	$(BIN)/python -m pytest $(PARALLEL) $(NBVAL) notebooks || status=$$?; \
 	exit $$status
 

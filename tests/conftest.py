@@ -2,10 +2,14 @@
 
 import importlib
 import os
+import signal
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
 import pytest
+
+# In the background of a script Ctrl-C is ignored, and what is started from there would ignore it as well.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Lazy:
