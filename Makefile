@@ -8,7 +8,7 @@ BIN := .venv/bin
 # A process for each core, four at most: each takes up to 2 GB. A file's tests stay together, for what they share. With
 # the cores taken, more threads of PyTorch would only wait for each other.
 PARALLEL := -n auto --maxprocesses=4 --dist=loadfile
-# The nbval plugin alone takes a second to import, so only the notebooks load it.
+# The nbval plugin alone takes a second to import, so only the notebooks load it, one after the other: each uses all cores.
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with=tests/nbval_sanitize.cfg
 
 # mkdocs-material advertises its successor at every build.
@@ -35,7 +35,7 @@ reproduce: install ## run every notebook and write figures/ (ARGS=... go to inte
 test: install ## fast tests, then the notebooks against their stored outputs
 	@status=0; \
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -p no:nbval -m "not slow" tests || status=$$?; \
-	$(BIN)/python -m pytest $(PARALLEL) $(NBVAL) notebooks || status=$$?; \
+	$(BIN)/python -m pytest $(NBVAL) notebooks || status=$$?; \
 	exit $$status
 
 test-slow: install ## the tests that take minutes
