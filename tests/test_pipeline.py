@@ -309,17 +309,13 @@ def test_pages_to_explore_are_made_of_the_runs_that_notebooks_explain(tmp_path):
 
 
 def test_every_environment_with_an_agent_gets_the_notebooks_about_one():
-    repository = Path(__file__).parents[1]
-
-    def found(only=None, source="pretrained"):
-        return environments_of(figures="figures", notebooks=repository / "notebooks", only=only, source=source)
-
-    assert found()["ninja"] == ["01_train", "03_embed_and_cluster"]
-    assert found()["hopper"] == ["01_train", "04_prototype_visualization"]
-    assert found(source="fresh").keys() == found().keys()
-    assert set(found("03")) == {"coinrun", "fruitbot", "jumper", "ninja"}
+    notebooks = Path(__file__).parents[1] / "notebooks"
+    found = environments_of(notebooks)
+    assert found["ninja"] == ["01_train", "03_embed_and_cluster"]
+    assert found["hopper"] == ["01_train", "04_prototype_visualization"]
+    assert set(environments_of(notebooks, "03")) == {"coinrun", "fruitbot", "jumper", "ninja"}
     with pytest.raises(InterpError, match="none of 02_evaluate_generalization is about one that has"):
-        found("02")
+        environments_of(notebooks, "02")
 
 
 def test_each_environment_has_a_folder_and_the_page_links_to_it(tmp_path):

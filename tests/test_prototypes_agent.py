@@ -270,7 +270,8 @@ def test_vectorised_envs_callbacks_and_evaluate_policy(tmp_path):
     assert actions.shape == (7, 1) and (np.abs(actions) <= 2).all()
 
 
-def test_images_go_through_the_cnn(tmp_path):
+@pytest.mark.parametrize("extractor", [{}, {"features_extractor_class": SmallCNN}], ids=["NatureCNN", "SmallCNN"])
+def test_images_go_through_the_cnn(tmp_path, extractor):
     class Pixels(gym.Env):
         observation_space = spaces.Box(0, 255, (4, 36, 36), np.uint8)
         action_space = spaces.Box(np.array([-1, 0], np.float32), np.ones(2, np.float32))
@@ -284,7 +285,7 @@ def test_images_go_through_the_cnn(tmp_path):
 
     agent = ProtoSAC(
         "CnnPolicy", Pixels(), n_prototypes=3, learning_starts=10, batch_size=4, buffer_size=50,
-        policy_kwargs={"net_arch": [16], "features_extractor_class": SmallCNN},
+        policy_kwargs={"net_arch": [16], **extractor},
     ).learn(14)  # fmt: skip
     assert agent.prototypes.observations.shape == (3, 4, 36, 36)
     assert agent.prototypes.observations.dtype == np.uint8

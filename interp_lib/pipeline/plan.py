@@ -396,15 +396,13 @@ def make_plan(
     return Plan(Settings(profile, source, env, stems, *places))
 
 
-def environments_of(
-    *, figures: Path | str, notebooks: Path | str, only: str | Iterable[str] | None, source: str
-) -> dict[str, list[str]]:
+def environments_of(notebooks: Path | str, only: str | Iterable[str] | None = None) -> dict[str, list[str]]:
     """Environments of released SPPO and ProtoSAC runs, each with the chosen notebooks that are about one environment.
 
     Raises:
         InterpError: an argument is unknown, no such agent is released, or no chosen notebook is about one environment.
     """
-    plan = make_plan(profile="quick", source=source, only=only, env=None, figures=figures, notebooks=notebooks)
+    plan = make_plan(profile="quick", source="pretrained", only=only, env=None, figures="", notebooks=notebooks)
     shown = {run.env for run in _released(plan.checkpoints) if run.algorithm in ("sppo", "protosac")}
     found = {}
     for env in (*PROCGEN_GAMES, *CONTINUOUS_TASKS):

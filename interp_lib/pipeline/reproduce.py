@@ -90,7 +90,7 @@ def reproduce(
 
 def reproduce_everywhere(
     *, figures: Path | str = "figures", notebooks: Path | str = "notebooks", only: str | Iterable[str] | None = None,
-    source: str = "pretrained", dry_run: bool = False, **chosen: Any,
+    dry_run: bool = False, **chosen: Any,
 ) -> int:  # fmt: skip
     """:func:`reproduce` the notebooks about one environment for every one, each in a folder of its name in ``figures``.
 
@@ -106,13 +106,12 @@ def reproduce_everywhere(
     from .report import build_report
 
     codes = {}
-    for env, stems in environments_of(figures=figures, notebooks=notebooks, only=only, source=source).items():
+    for env, stems in environments_of(notebooks, only).items():
         print(f"{env}: {', '.join(stems)}", flush=True)
         codes[env] = reproduce(
             figures=Path(figures) / env,
             notebooks=notebooks,
             only=stems,
-            source=source,
             env=env,
             dry_run=dry_run,
             **chosen,
