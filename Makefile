@@ -53,8 +53,8 @@ docs: install ## build the documentation into build/site, without a network
 docs-serve: install ## show it on 127.0.0.1:8000 and build it again after every change
 	@$(MKDOCS) serve --strict
 
-lint: install ## ruff (rules and format) and mypy
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+lint: install ## ruff (rules and format), mypy, and who may import whom
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
 lock: ## resolve pyproject.toml anew and write requirements.lock (needs Python 3.11 and 3.12)
 	@tools/lock.sh
