@@ -258,6 +258,18 @@ def state_bars(
     return np.stack(pictures)
 
 
+def draw_states(task: str, observations: np.ndarray, reference: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """States of ``task`` as bars (:func:`state_bars`), where nothing can be rendered.
+
+    Args:
+        observations: (N, n).
+        reference: observations (M, n) that say what is usual.
+        size: (width, height) in pixels of a rendered frame; names need more, so these pictures have twice that.
+    """
+    twice = 2 * size[0], 2 * size[1]
+    return state_bars(observations, task_info(task).observation_names, twice, reference=reference)
+
+
 def _font(size: int) -> ImageFont.FreeTypeFont:
     """matplotlib's own font, so that pictures look like the figures beside them."""
     from matplotlib.font_manager import findfont

@@ -131,10 +131,10 @@ def test_images_are_shown_as_the_agent_sees_them():
 
 
 def test_without_opengl_states_are_drawn_and_the_note_says_why(browser, monkeypatch):
-    from interp_lib import explain
+    from interp_lib.explain import states, traces
     from interp_lib.widgets import PrototypeBrowser
 
-    for module in (episode_frames, explain):
+    for module in (episode_frames, states, traces):
         monkeypatch.setattr(module, "rendering_problem", lambda task: "no OpenGL here: install libegl1")
     other = PrototypeBrowser(PrototypeStudy(browser.study.agent, browser.study.traces))
     trace = other.study.traces[1]

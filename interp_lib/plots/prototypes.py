@@ -59,7 +59,7 @@ def plot_gallery(
         means, stds: (K, a), Gaussians before the squash.
         low, high: (a,), action bounds.
         action_names: what the a dimensions drive.
-        usage: from :func:`~interp_lib.explain.prototype_usage`.
+        usage: from :func:`~interp_lib.explain.usage.prototype_usage`.
         facts: K short lines to write below the pictures' captions.
         most: how many to show, largest mean weight first; None: all.
         columns: of the grid.
@@ -202,7 +202,7 @@ def plot_decision(
     Up to three action dimensions show the weighted Gaussians; more show what each prototype adds to the mean of u.
 
     Args:
-        decision: from :func:`~interp_lib.explain.explain_decision`.
+        decision: from :func:`~interp_lib.explain.decisions.explain_decision`.
         current: the state's picture.
         pictures: of the K prototypes.
         action_names: what the a dimensions drive.
@@ -340,7 +340,7 @@ def plot_state_map(flat: StateMap, leading: np.ndarray, usage: Usage, *, most: i
     """All visited states on a map, coloured by the prototype that leads there, with the prototypes on it.
 
     Args:
-        flat: from :func:`~interp_lib.explain.state_map`.
+        flat: from :func:`~interp_lib.explain.states.state_map`.
         leading: (N,) the prototype that leads in each state.
         usage: for the colours.
         most: how many states to draw, evenly picked.
@@ -454,7 +454,7 @@ def explained_frames(
     """Frames of an explained episode: the state, its top prototypes with their weights, the action, a timeline.
 
     Args:
-        trace: an episode with frames (:func:`~interp_lib.explain.with_frames`); one frame a rendered step.
+        trace: an episode with frames (:func:`~interp_lib.explain.traces.with_frames`); one frame a rendered step.
         pictures: of the K prototypes.
         action_names, low, high: names and bounds of the a action dimensions.
         usage: for the colours.
