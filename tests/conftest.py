@@ -3,6 +3,7 @@
 import importlib
 import os
 import signal
+import sys
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
@@ -22,6 +23,14 @@ class Lazy:
         if attribute.startswith(("_", "pytest")):  # collecting asks every object whether it is a test or a fixture
             raise AttributeError(attribute)
         return getattr(importlib.import_module(self._name), attribute)
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    """Figures stay open until somebody closes them, and hundreds would take memory."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
 
 
 TINY = {"num_envs": 8, "num_steps": 16, "num_minibatches": 2, "precision": "fp32"}
