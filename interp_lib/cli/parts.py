@@ -1,0 +1,38 @@
+"""What every command is made of: the parser, help with an example, exit statuses."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import Any, NoReturn
+
+EXIT_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """One line and status 2, as for every other error."""
+        print(f"interp: {message}. See: {self.prog} --help", file=sys.stderr)
+        raise SystemExit(EXIT_ERROR)
+
+
+def add_command(commands: Any, name: str, help: str, example: str, run: Any) -> argparse.ArgumentParser:
+    """Add the command ``name``, which calls ``run`` with the parsed arguments (None: its own commands do)."""
+    parser = commands.add_parser(
+        name,
+        help=help,
+        description=help[0].upper() + help[1:] + ".",
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def first_process() -> bool:
+    """Whether this is the process that speaks: under torchrun all of them get the same errors and results."""
+    return os.environ.get("RANK", "0") == "0"

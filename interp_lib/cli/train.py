@@ -1,0 +1,133 @@
+"""``interp train``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from ..envs.names import continuous_task, procgen_game
+from ..errors import InterpError
+from .parts import Parser, add_command, first_process
+
+_WHILE_TRAINING = ("eval_every", "eval_episodes", "video_every")
+
+
+def add_train(commands: Any) -> None:
+    """Add ``interp train``."""
+    example = "interp train sppo ninja --timesteps 1000000 --seed 0"
+    parser = add_command(commands, "train", "train an agent and leave a run folder", example, None)
+    algorithms = parser.add_subparsers(dest="algorithm", required=True, metavar="ALGORITHM", parser_class=Parser)
+    from ..semantic.config import PPOConfig, SPPOConfig
+
+    for name, config in (("ppo", PPOConfig), ("sppo", SPPOConfig)):
+        sub = add_command(
+            algorithms,
+            name,
+            f"train {name.upper()} on a Procgen game",
+            f"interp train {name} ninja --timesteps 1000000",
+            _run_train,
+        )
+        _train_options(sub, "a Procgen game, such as ninja", timesteps=25_000_000, seed=2021)
+        sub.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+        sub.add_argument(
+            "--save-seconds",
+            type=float,
+            default=30.0,
+            help="least time between two checkpoints; 0 saves after every update (default: 30)",
+        )
+        group = sub.add_argument_group("hyper-parameters (default: the paper's)")
+        for field in dataclasses.fields(config):
+            if field.name not in ("env", "seed"):
+                group.add_argument(
+                    "--" + field.name.replace("_", "-"),
+                    dest=f"option_{field.name}",
+                    type=type(field.default),
+                    metavar=type(field.default).__name__.upper(),
+                    help=f"{field.metadata['help']} (default: {field.default})",
+                )
+    for name, title in (("sac", "SAC"), ("protosac", "ProtoSAC")):
+        sub = add_command(
+            algorithms,
+            name,
+            f"train {title} on a continuous task",
+            f"interp train {name} hopper --timesteps 300000 --seed 0",
+            _run_train,
+        )
+        _train_options(
+            sub, "a continuous task, such as pendulum, or the original's number 0..6", timesteps=300_000, seed=0
+        )
+        sub.add_argument(
+            "--set", action="append", default=[], metavar="NAME=VALUE", help="a hyper-parameter, such as batch_size=128"
+        )
+        sub.add_argument(
+            "--eval-every", type=int, metavar="N", help="evaluate with mean actions every N steps (evaluations.csv)"
+        )
+        sub.add_argument("--eval-episodes", type=int, default=5, metavar="N", help="an evaluation (default: 5)")
+        sub.add_argument("--video-every", type=int, metavar="N", help="film an episode every N steps (videos/*.mp4)")
+
+
+def _train_options(parser: argparse.ArgumentParser, env_help: str, *, timesteps: int, seed: int) -> None:
+    parser.add_argument("env", nargs="?", help=env_help)
+    parser.add_argument(
+        "--environment", dest="env_option", metavar="ENV", help="the same, as the original project spells it"
+    )
+    parser.add_argument("--timesteps", type=int, default=timesteps, help=f"steps in all (default: {timesteps:,})")
+    parser.add_argument("--seed", type=int, default=seed, help=f"default: {seed}")
+    parser.add_argument("--run-dir", type=Path, help="default: runs/<algorithm>-<env>-s<seed>")
+    parser.add_argument("--resume", action="store_true", help="continue the run that is there")
+    parser.add_argument("--max-minutes", type=float, help="stop cleanly after this long; --resume continues")
+    parser.add_argument("--threads", type=int, help="CPU threads for PyTorch (default: all cores)")
+    parser.add_argument("--tensorboard", action="store_true", help="also write the curve to RUN/tensorboard")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def _run_train(args: argparse.Namespace) -> int:
+    from ..runs import SEMANTIC_ALGORITHMS
+
+    name = args.env or args.env_option
+    if name is None:
+        raise InterpError(f"which environment? For example: interp train {args.algorithm} pendulum")
+    semantic = args.algorithm in SEMANTIC_ALGORITHMS
+    env = procgen_game(name) if semantic else continuous_task(name)
+    if semantic:
+        options = {
+            k.removeprefix("option_"): v for k, v in vars(args).items() if k.startswith("option_") and v is not None
+        }
+    else:
+        options = dict(_assignment(text) for text in args.set)
+    if args.threads:
+        import torch
+
+        torch.set_num_threads(args.threads)
+    from ..training import train
+
+    run_dir = train(
+        args.algorithm,
+        env,
+        timesteps=args.timesteps,
+        seed=args.seed,
+        run_dir=args.run_dir or Path("runs") / f"{args.algorithm}-{env}-s{args.seed}",
+        options=options,
+        resume=args.resume,
+        max_minutes=args.max_minutes,
+        **{k: getattr(args, k) for k in (("save_seconds",) if semantic else _WHILE_TRAINING)},
+        tensorboard=args.tensorboard,
+        device=getattr(args, "device", "auto"),
+        progress=not args.quiet,
+    )
+    if first_process():
+        print(f"saved {run_dir}")
+    return 0
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InterpError(f"--set takes NAME=VALUE, not '{text}'.")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
