@@ -33,10 +33,10 @@ from .explain import (
 )
 from .faithfulness import ablation_returns, placement_returns, purity, stability, top_k_returns
 from .outputs import Outputs
+from .plots.explained_video import explained_frames
 from .plots.faithfulness import plot_faithfulness
 from .plots.prototypes import (
     MOST_RIDGES,
-    explained_frames,
     plot_decision,
     plot_gallery,
     plot_nearest,

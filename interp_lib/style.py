@@ -19,6 +19,7 @@ METHOD_COLORS = MappingProxyType(
 )
 
 INK = "#1F2328"
+MUTED = "#57606A"  # second to INK: ticks, remarks
 GRID = "#E3E6EA"
 
 
@@ -80,8 +81,8 @@ def use_style() -> None:
             "grid.linewidth": 0.7,
             "lines.linewidth": 1.8,
             "lines.solid_capstyle": "round",
-            "xtick.color": "#57606A",
-            "ytick.color": "#57606A",
+            "xtick.color": MUTED,
+            "ytick.color": MUTED,
             "xtick.labelsize": 9,
             "ytick.labelsize": 9,
             "xtick.major.size": 3,

@@ -41,8 +41,9 @@ from interp_lib.explain import (
     with_frames,
 )
 from interp_lib.outputs import Outputs, saved_outputs
+from interp_lib.plots.explained_video import explained_frames
 from interp_lib.plots.labels import covered, spread_labels
-from interp_lib.plots.prototypes import explained_frames, plot_decision, plot_gallery, prototype_colors
+from interp_lib.plots.prototypes import plot_decision, plot_gallery, prototype_colors
 from interp_lib.prototype_outputs import save_prototype_outputs
 from interp_lib.prototypes import SAC, ProtoSAC
 from interp_lib.runs import Run

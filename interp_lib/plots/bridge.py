@@ -11,14 +11,13 @@ from matplotlib.figure import Figure
 
 from ..bridge import LeaderGraph
 from ..explain import PrototypePictures, Usage
-from ..style import INK, cluster_color
+from ..style import INK, MUTED, cluster_color
 from .prototypes import draw_state_map, show_state
 from .transitions import draw_transitions
 
 _MOST_NODES = 8  # as many as colours tell apart
 LEAST_SHARE = 0.02
 LEAST_NEXT = 0.15  # prototypes take turns faster than clusters do: with 10% the arrows hide each other
-_MUTED = "#57606A"
 
 
 def plot_leader_graph(graph: LeaderGraph, pictures: PrototypePictures, usage: Usage) -> Figure:
@@ -84,7 +83,7 @@ def plot_medoids(
         show_state(picture, frames[k], color, width=3.0)
         share = counts[k] / total
         picture.set_title(f"cluster {k}   {'<1%' if share < 0.01 else f'{share:.0%}'}", fontsize=9.5, pad=4)
-        picture.set_xlabel(f"n = {counts[k]:,}, mean value {values[k]:.2f}", fontsize=8, color=_MUTED, labelpad=3)
+        picture.set_xlabel(f"n = {counts[k]:,}, mean value {values[k]:.2f}", fontsize=8, color=MUTED, labelpad=3)
         most = actions.loc[k].sort_values(ascending=False, kind="stable").iloc[:top][::-1]
         most = most[most > 0]
         bars.barh(range(len(most)), most, color=color, height=0.7)

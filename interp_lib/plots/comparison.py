@@ -16,13 +16,12 @@ from ..envs.names import CONTINUOUS_TASKS
 from ..envs.procgen import normalised
 from ..evaluation import Interval
 from ..runs import agent_name
-from ..style import INK, METHOD_COLORS
+from ..style import INK, METHOD_COLORS, MUTED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MUTED = "#57606A"
 RANDOM = "#6B7280"
 
 

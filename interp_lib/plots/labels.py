@@ -31,3 +31,9 @@ def covered(place: np.ndarray, size: tuple[float, float], boxes: Iterable[tuple[
         inside = np.minimum(high, (right, top)) - np.maximum(low, (left, bottom))
         area += float(np.prod(np.maximum(inside, 0)))
     return area
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """``share`` in percent; what would be rounded to 0 is written as less than the smallest that is not."""
+    least = 10.0 ** -(2 + digits)
+    return f"{share:.{digits}%}" if share >= least or share == 0 else f"<{least:.{digits}%}"

@@ -1,4 +1,4 @@
-"""Pictures of prototypes: gallery, nearest states, one decision, usage, and an explained episode as a video.
+"""Pictures of prototypes: gallery, nearest states, one decision, usage.
 
 Everywhere a prototype is called P<k> and has one colour, by its mean weight: the eight largest are told apart
 by colour alone. Pictures of states are uint8 (H, W, 3).
@@ -6,8 +6,7 @@ by colour alone. Pictures of states are uint8 (H, W, 3).
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -16,7 +15,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine, PlaceHolderLayoutEngine
 from matplotlib.patches import Patch
-from PIL import Image, ImageDraw, ImageFont
 
 from ..explain import (
     Decision,
@@ -29,11 +27,9 @@ from ..explain import (
     action_interval,
     squash,
 )
-from ..state_frames import state_caption
-from ..style import GRID, INK, cluster_color
-from .labels import spread_labels
+from ..style import GRID, INK, MUTED, cluster_color
+from .labels import percent, spread_labels
 
-_MUTED = "#57606A"
 _OTHERS = "#C9CDD2"
 MOST_RIDGES = 3  # action dimensions; more get interval bars instead of densities
 _DISTINCT = 8
@@ -85,10 +81,10 @@ def plot_gallery(
         image_axes = fig.add_axes((left, (top - picture) / height, cell / width, picture / height))
         action_axes = fig.add_axes((left, (top - picture - text - ridge) / height, cell / width, ridge / height))
         show_state(image_axes, pictures.frames[k], colors[k])
-        image_axes.set_title(f"P{k}  weight {_percent(usage.mean_weight[k])}", fontsize=9.5, pad=4, loc="left")
+        image_axes.set_title(f"P{k}  weight {percent(usage.mean_weight[k])}", fontsize=9.5, pad=4, loc="left")
         below = filter(None, (pictures.captions[k], facts[k] if facts else ""))
-        image_axes.set_xlabel("\n".join(below), fontsize=8, color=_MUTED, labelpad=3)
-        where: dict[str, Any] = dict(transform=image_axes.transAxes, ha="right", fontsize=8, color=_MUTED)
+        image_axes.set_xlabel("\n".join(below), fontsize=8, color=MUTED, labelpad=3)
+        where: dict[str, Any] = dict(transform=image_axes.transAxes, ha="right", fontsize=8, color=MUTED)
         image_axes.text(1, 1.025, _leads(usage.led[k]), **where)
         draw_action(action_axes, means[k], stds[k], low, high, action_names if column == 0 else None, colors[k])
         if place + columns >= len(shown):
@@ -176,7 +172,7 @@ def plot_nearest(
     )
     for row, (k, states) in enumerate(zip(shown, state_pictures, strict=True)):
         show_state(axes[row, 0], pictures.frames[k], colors[k], width=3.0)
-        axes[row, 0].set_xlabel(pictures.captions[k], fontsize=7.5, color=_MUTED, labelpad=3)
+        axes[row, 0].set_xlabel(pictures.captions[k], fontsize=7.5, color=MUTED, labelpad=3)
         axes[row, 0].set_title(f"P{k}", fontsize=9, pad=3, loc="left")
         for column in range(count):
             panel = axes[row, column + 1]
@@ -185,7 +181,7 @@ def plot_nearest(
                 continue
             state = nearest[k][column]
             show_state(panel, states[column], _OTHERS)
-            panel.set_xlabel(state.caption, fontsize=7.5, color=_MUTED, labelpad=3)
+            panel.set_xlabel(state.caption, fontsize=7.5, color=MUTED, labelpad=3)
             panel.set_title(
                 f"D {state.distance:.2g}   weight {state.weight:.0%}", fontsize=7.5, pad=3, fontweight="normal"
             )
@@ -230,22 +226,22 @@ def plot_decision(
     for row, k in enumerate(shown):
         show_state(grid[row, 0], pictures.frames[k], colors[k])
         bar = grid[row, 1]
-        grid[row, 0].set_xlabel(pictures.captions[k], fontsize=7, color=_MUTED, labelpad=3)
+        grid[row, 0].set_xlabel(pictures.captions[k], fontsize=7, color=MUTED, labelpad=3)
         bar.barh(0, 1, height=0.34, color=GRID)
         bar.barh(0, decision.weights[k], height=0.34, color=colors[k])
-        bar.text(0, 0.3, f"P{k}   {_percent(decision.weights[k], 1)}", fontsize=9, va="bottom", fontweight="bold")
+        bar.text(0, 0.3, f"P{k}   {percent(decision.weights[k], 1)}", fontsize=9, va="bottom", fontweight="bold")
         alone = ", ".join(f"{v:+.2f}" for v in squash(decision.means[k], decision.low, decision.high))
         if few:
-            bar.text(0, -0.3, f"alone: {alone}", fontsize=8, va="top", color=_MUTED)
+            bar.text(0, -0.3, f"alone: {alone}", fontsize=8, va="top", color=MUTED)
         bar.set(xlim=(0, 1), ylim=(-0.9, 0.9))
         bar.axis("off")
     rest = 1 - decision.weights[shown].sum()
     middle.suptitle("… looks like these", fontsize=11, fontweight="bold", x=0.03, ha="left")
     if len(shown) < len(decision.order):
         middle.supxlabel(
-            f"the other {len(decision.order) - len(shown)}: {_percent(max(rest, 1e-9), 1)} of the weight",
+            f"the other {len(decision.order) - len(shown)}: {percent(max(rest, 1e-9), 1)} of the weight",
             fontsize=8,
-            color=_MUTED,
+            color=MUTED,
         )
 
     if few:
@@ -321,7 +317,7 @@ def _plot_contributions(
     reach = 1.08 * max(ends[+1].max(), -ends[-1].min(), 1e-3)
     for y, value in zip(rows, decision.action, strict=True):
         axes.text(reach * 1.05, y, f"{value:+.2f}", va="center", fontsize=8)
-    axes.text(reach * 1.05, rows[0] + 0.75, "action", va="center", fontsize=8, color=_MUTED)
+    axes.text(reach * 1.05, rows[0] + 0.75, "action", va="center", fontsize=8, color=MUTED)
     axes.axvline(0, color=INK, lw=0.8)
     axes.set(xlim=(-reach, reach), ylim=(-0.6, len(names) - 0.1), xlabel="weight × mean, before the squash")
     axes.set_yticks(rows, names, fontsize=8)
@@ -444,127 +440,10 @@ def show_state(axes: Axes, picture: np.ndarray, color: str, *, width: float = 2.
         spine.set(visible=True, color=color, linewidth=width)
 
 
-# Video
-
-
-def explained_frames(
-    trace: EpisodeTrace, pictures: PrototypePictures, action_names: Sequence[str], low: np.ndarray, high: np.ndarray,
-    usage: Usage, *, top: int = 3, height: int = 480,
-) -> Iterator[np.ndarray]:  # fmt: skip
-    """Frames of an explained episode: the state, its top prototypes with their weights, the action, a timeline.
-
-    Args:
-        trace: an episode with frames (:func:`~interp_lib.explain.traces.with_frames`); one frame a rendered step.
-        pictures: of the K prototypes.
-        action_names, low, high: names and bounds of the a action dimensions.
-        usage: for the colours.
-        top: how many prototypes to show.
-        height: of the state's picture in pixels.
-
-    Yields:
-        uint8 (rows, columns, 3), all of one even size.
-    """
-    assert trace.frames is not None
-    colors = prototype_colors(usage)
-    frame_height, frame_width = trace.frames.shape[1:3]
-    width = round(height * frame_width / frame_height)
-    # Layout: state at the left, prototypes at the right, actions under the prototypes, timeline along the bottom.
-    pad, side, strip = 16, 380, 58
-    n_actions = min(len(action_names), 6)
-    action_rows = 26 * n_actions + 22
-    total_width, total_height = _even(width + side + 3 * pad), _even(height + strip + 3 * pad)
-    slot = (height - action_rows - 26) // top
-    thumb_height = slot - 14
-    thumb_width = min(round(thumb_height * pictures.frames.shape[2] / pictures.frames.shape[1]), 170)
-    thumb_height = round(thumb_width * pictures.frames.shape[1] / pictures.frames.shape[2])
-    thumbs = [Image.fromarray(p).resize((thumb_width, thumb_height), Image.Resampling.BOX) for p in pictures.frames]
-    timeline = _timeline(trace, colors, (total_width - 2 * pad, 18))
-    returns = np.cumsum(trace.rewards)
-    x0 = width + 2 * pad
-
-    for frame, step in zip(trace.frames, trace.frame_steps, strict=True):
-        canvas = Image.new("RGB", (total_width, total_height), "white")
-        draw = ImageDraw.Draw(canvas)
-        canvas.paste(Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS), (pad, pad))
-        draw.rectangle((pad, pad, pad + width - 1, pad + height - 1), outline=GRID)
-        draw.text((x0, pad + 2), "This state looks like …", fill=INK, font=_font(17, bold=True))
-        weights = trace.weights[step]
-        for rank, k in enumerate(np.argsort(-weights, kind="stable")[:top]):
-            y = pad + 30 + rank * slot
-            canvas.paste(thumbs[k], (x0, y))
-            draw.rectangle((x0, y, x0 + thumb_width - 1, y + thumb_height - 1), outline=colors[k], width=3)
-            text_x, bar = x0 + thumb_width + 12, x0 + side
-            middle = y + thumb_height / 2
-            draw.text((text_x, middle - 22), f"P{k}", fill=INK, font=_font(16, bold=True), anchor="lm")
-            draw.text((bar, middle - 22), _percent(weights[k]), fill=INK, font=_font(16), anchor="rm")
-            draw.text((text_x, middle + 22), pictures.captions[k], fill=_MUTED, font=_font(12), anchor="lm")
-            box = (text_x, middle - 8, bar, middle + 8)
-            draw.rectangle(box, fill=GRID)
-            if weights[k] * (bar - text_x) >= 1:
-                draw.rectangle((*box[:2], text_x + weights[k] * (bar - text_x), box[3]), fill=colors[k])
-        y = pad + height - action_rows
-        draw.text((x0, y), "… so it does this", fill=INK, font=_font(17, bold=True))
-        if n_actions < len(action_names):
-            some = f"first {n_actions} of {len(action_names)} actions"
-            draw.text((x0 + side, y + 10), some, fill=_MUTED, font=_font(12), anchor="rm")
-        for i in range(n_actions):
-            _draw_action_row(
-                draw, (x0, y + 26 * i + 36, x0 + side), action_names[i], trace.actions[step, i], low[i], high[i]
-            )
-        y = height + 2 * pad
-        draw.text((pad, y + 8), f"step {step}", fill=INK, font=_font(14), anchor="lm")
-        draw.text((pad + 90, y + 8), f"return so far {returns[step]:.1f}", fill=INK, font=_font(14), anchor="lm")
-        caption = state_caption(trace.task, trace.observations[step])
-        draw.text((x0 - pad, y + 8), caption, fill=_MUTED, font=_font(13), anchor="rm")
-        draw.text(
-            (total_width - pad, y + 8), "colour below: leading prototype", fill=_MUTED, font=_font(12), anchor="rm"
-        )
-        canvas.paste(timeline, (pad, y + 24))
-        now = pad + (step + 0.5) / len(trace) * timeline.width
-        draw.rectangle((now - 2, y + 20, now + 2, y + 46), fill=INK, outline="white")
-        yield np.asarray(canvas)
-
-
-def _timeline(trace: EpisodeTrace, colors: list[str], size: tuple[int, int]) -> Image.Image:
-    """One column of colour a step: who leads."""
-    palette = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in colors], dtype=np.uint8)
-    return Image.fromarray(palette[trace.leading][None]).resize(size, Image.Resampling.NEAREST)
-
-
-def _draw_action_row(
-    draw: ImageDraw.ImageDraw, box: tuple[float, float, float], name: str, value: float, low: float, high: float
-) -> None:
-    left, y, right = box
-    start, end = left + 130, right - 58
-    draw.text((left, y), name[:18], fill=INK, font=_font(13), anchor="lm")
-    draw.rectangle((start, y - 6, end, y + 6), fill=GRID)
-    zero = start + (min(max(0.0, low), high) - low) / (high - low) * (end - start)
-    tip = start + (value - low) / (high - low) * (end - start)
-    draw.rectangle((min(zero, tip), y - 6, max(zero, tip), y + 6), fill=_MUTED)
-    draw.line((zero, y - 9, zero, y + 9), fill=INK)
-    draw.text((right, y), f"{value:+.2f}", fill=INK, font=_font(13), anchor="rm")
-
-
-@functools.cache
-def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    from matplotlib.font_manager import FontProperties, findfont
-
-    return ImageFont.truetype(findfont(FontProperties(family="DejaVu Sans", weight="bold" if bold else "normal")), size)
-
-
 def _ridge(axes: Axes, x: np.ndarray, y: np.ndarray, base: float, color: str) -> None:
     axes.fill_between(x, base, base + y, color=color, alpha=0.45, lw=0)
     axes.plot(x, base + y, color=color, lw=1.2)
 
 
 def _leads(share: float) -> str:
-    return f"leads {_percent(share)}" if share > 0 else "never leads"
-
-
-def _percent(share: float, digits: int = 0) -> str:
-    least = 10.0 ** -(2 + digits)
-    return f"{share:.{digits}%}" if share >= least or share == 0 else f"<{least:.{digits}%}"
-
-
-def _even(length: int) -> int:
-    return length + length % 2
+    return f"leads {percent(share)}" if share > 0 else "never leads"

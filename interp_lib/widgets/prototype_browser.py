@@ -20,7 +20,8 @@ from ..explain import (
     state_values,
     with_frames,
 )
-from ..plots.prototypes import draw_action, explained_frames, prototype_colors
+from ..plots.explained_video import explained_frames
+from ..plots.prototypes import draw_action, prototype_colors
 from ..state_frames import state_caption
 
 TOP = 4  # prototypes shown beside a state
