@@ -6,8 +6,8 @@ serve worse (:func:`placement_returns`), states of one prototype must be treated
 again must find similar ones (:func:`stability`). Each measure stands beside a control that has the same form without
 the meaning: random prototypes, k-means clusters, random states.
 
-Shapes as in explain.py. Intervals are 95% percentile bootstraps over episodes (stability: over prototypes; purity: a
-jackknife over episodes).
+Shapes as in explain.traces. Intervals are 95% percentile bootstraps over episodes (stability: over prototypes; purity:
+a jackknife over episodes).
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from .comparison import Comparison
 from .errors import InterpError
 from .generalization import (
-    Comparison,
     Evaluations,
     level_table,
     paper_table,

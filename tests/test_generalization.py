@@ -10,14 +10,13 @@ import pandas as pd
 import pytest
 
 from interp_lib import InterpError
+from interp_lib.comparison import compare, pair_runs
 from interp_lib.evaluation import bootstrap_mean
 from interp_lib.generalization import (
     Evaluations,
-    compare,
     gap_sentences,
     level_table,
     longest_runs,
-    pair_runs,
     paper_table,
     published_comparison,
     restricted_runs,
