@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InterpError
-from .runs import ALGORITHMS, SEMANTIC_ALGORITHMS, agent_class, read_run
+from .runs import ALGORITHMS, PAPER_TIMESTEPS, SEMANTIC_ALGORITHMS, agent_class, read_run
 
 
 def train(
     algorithm: str,
     env: str,
     *,
-    timesteps: int,
+    timesteps: int | None = None,
     seed: int,
     run_dir: Path | str,
     options: Mapping[str, Any] | None = None,
@@ -33,6 +33,7 @@ def train(
     """Train ``algorithm`` on ``env`` until ``timesteps`` in all and leave a run folder.
 
     Args:
+        timesteps: environment steps; None: the full budget (runs.full_budget).
         options: hyper-parameters that differ from the defaults.
         resume: continue the run in ``run_dir`` instead of starting one; its hyper-parameters stay as they are.
         max_minutes: stop cleanly after this many minutes; ``resume`` continues.
@@ -49,7 +50,7 @@ def train(
     """
     if algorithm not in ALGORITHMS:
         raise InterpError(f"unknown algorithm '{algorithm}'. Valid: {', '.join(ALGORITHMS)}.")
-    if timesteps <= 0:
+    if timesteps is not None and timesteps <= 0:
         raise InterpError(f"timesteps must be positive, not {timesteps}.")
     run_dir = Path(run_dir)
     if (run_dir / "config.json").exists() and not resume:
@@ -66,7 +67,7 @@ def train(
             else:
                 agent = cls(env, seed=seed, device=device, **(options or {}))
             agent.learn(
-                timesteps,
+                PAPER_TIMESTEPS if timesteps is None else timesteps,
                 run_dir=run_dir,
                 max_minutes=max_minutes,
                 progress=progress,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import InterpError
 from .outputs import Outputs
-from .runs import SEMANTIC_ALGORITHMS, Run, find_run, load_agent, read_run
+from .runs import SEMANTIC_ALGORITHMS, Run, find_run, full_budget, load_agent, read_run
 from .style import use_style
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Profile:
 
     procgen_steps: int  # training steps of a fresh Procgen run
     procgen_options: Mapping[str, Any]  # settings of a fresh Procgen run that differ from the paper's
-    continuous_steps: int  # training steps of a fresh continuous run
+    continuous_steps: int | None  # training steps of a fresh continuous run; None: the task's full budget
     evaluation_episodes: int  # a side, Procgen
     continuous_episodes: int
     collect_steps: int  # × 64 environments
@@ -49,7 +49,7 @@ PROFILES: dict[str, Profile] = {
     "paper": Profile(
         procgen_steps=25_000_000,
         procgen_options={},
-        continuous_steps=300_000,
+        continuous_steps=None,
         evaluation_episodes=512,
         continuous_episodes=50,
         collect_steps=500,
@@ -126,10 +126,11 @@ def fresh_run_dir(runs: Path | str, profile: str, run: str) -> Path:
     return Path(runs) / f"fresh-{profile}" / run
 
 
-def fresh_steps(profile: str, algorithm: str) -> int:
+def fresh_steps(profile: str, algorithm: str, env: str) -> int:
     """Environment steps of a fresh run."""
     budget = PROFILES[profile]
-    return budget.procgen_steps if algorithm in SEMANTIC_ALGORITHMS else budget.continuous_steps
+    steps = budget.procgen_steps if algorithm in SEMANTIC_ALGORITHMS else budget.continuous_steps
+    return full_budget(algorithm, env) if steps is None else steps
 
 
 def train_fresh(runs: Path | str, profile: str, algorithm: str, env: str, seed: int, *, progress: bool = True) -> Run:
@@ -141,7 +142,7 @@ def train_fresh(runs: Path | str, profile: str, algorithm: str, env: str, seed: 
     from .training import train
 
     path = fresh_run_dir(runs, profile, f"{algorithm}-{env}-s{seed}")
-    steps = fresh_steps(profile, algorithm)
+    steps = fresh_steps(profile, algorithm, env)
     if not (path / "config.json").exists() or read_run(path).timesteps < steps:
         options = dict(PROFILES[profile].procgen_options) if algorithm in SEMANTIC_ALGORITHMS else {}
         if algorithm == "ppo":

@@ -144,8 +144,10 @@ def test_parser_knows_the_original_projects_spelling():
 
 def test_prototypes_leave_pictures_and_want_a_protosac_run(tiny_sppo, tmp_path, capsys):
     run_dir = tmp_path / "protosac-pendulum-s0"
-    tiny = ["--timesteps", "300", "--set", "learning_starts=100", "--set", "n_prototypes=4"]
+    # Without --timesteps it trains for the budget of the settings.
+    tiny = ["--set", "timesteps=300", "--set", "learning_starts=100", "--set", "n_prototypes=4"]
     assert run(capsys, "train", "protosac", "pendulum", *tiny, "--quiet", "--run-dir", run_dir)[0] == 0
+    assert json.loads((run_dir / "config.json").read_text())["timesteps"] == 300
     assert run(capsys, "prototypes", run_dir, "--episodes", "1", "--out", tmp_path / "out")[0] == 0
     assert list((tmp_path / "out").rglob("*.mp4")) and list((tmp_path / "out").rglob("*gallery*.png"))
     status, _, err = run(capsys, "prototypes", tiny_sppo)

@@ -303,6 +303,8 @@ def test_pages_to_explore_are_made_of_the_runs_that_notebooks_explain(tmp_path):
     assert released.explorer_parameters(clusters) == {}
     fresh = plan(source="fresh", only="04", env="hopper", profile="paper")
     assert fresh.explorers() == ["protosac-hopper-s0", "sppo-fruitbot-s2021"]
+    budgets = {run.name: run.steps for run in fresh.fresh_runs()}
+    assert budgets["protosac-hopper-s0"] == 1_000_000 and budgets["sppo-fruitbot-s2021"] == 25_000_000
     assert ".pipeline/train/protosac-hopper-s0.json" in fresh.explorer_inputs("protosac-hopper-s0")
     assert fresh.explorer_parameters("protosac-hopper-s0") == {"episodes": 50, "seed": 0}
     assert not any(run.startswith("protosac") for run in plan(only="03").explorers())

@@ -30,7 +30,7 @@ def add_train(commands: Any) -> None:
             f"interp train {name} ninja --timesteps 1000000",
             _run_train,
         )
-        _train_options(sub, "a Procgen game, such as ninja", timesteps=25_000_000, seed=2021)
+        _train_options(sub, "a Procgen game, such as ninja", budget="the paper's 25,000,000", seed=2021)
         sub.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
         sub.add_argument(
             "--save-seconds",
@@ -57,7 +57,10 @@ def add_train(commands: Any) -> None:
             _run_train,
         )
         _train_options(
-            sub, "a continuous task, such as pendulum, or the original's number 0..6", timesteps=300_000, seed=0
+            sub,
+            "a continuous task, such as pendulum, or the original's number 0..6",
+            budget="what the task's settings are for, such as 20,000 for pendulum",
+            seed=0,
         )
         sub.add_argument(
             "--set", action="append", default=[], metavar="NAME=VALUE", help="a hyper-parameter, such as batch_size=128"
@@ -69,12 +72,12 @@ def add_train(commands: Any) -> None:
         sub.add_argument("--video-every", type=int, metavar="N", help="film an episode every N steps (videos/*.mp4)")
 
 
-def _train_options(parser: argparse.ArgumentParser, env_help: str, *, timesteps: int, seed: int) -> None:
+def _train_options(parser: argparse.ArgumentParser, env_help: str, *, budget: str, seed: int) -> None:
     parser.add_argument("env", nargs="?", help=env_help)
     parser.add_argument(
         "--environment", dest="env_option", metavar="ENV", help="the same, as the original project spells it"
     )
-    parser.add_argument("--timesteps", type=int, default=timesteps, help=f"steps in all (default: {timesteps:,})")
+    parser.add_argument("--timesteps", type=int, help=f"steps in all (default: {budget})")
     parser.add_argument("--seed", type=int, default=seed, help=f"default: {seed}")
     parser.add_argument("--run-dir", type=Path, help="default: runs/<algorithm>-<env>-s<seed>")
     parser.add_argument("--resume", action="store_true", help="continue the run that is there")

@@ -299,7 +299,7 @@ class Plan:
                 continue
             for algorithms, env, seed in uses:
                 for algorithm in algorithms:
-                    run = FreshRun(algorithm, env, seed, fresh_steps(self.settings.profile, algorithm))
+                    run = FreshRun(algorithm, env, seed, fresh_steps(self.settings.profile, algorithm, env))
                     found[run.name] = run
         return list(found.values())
 

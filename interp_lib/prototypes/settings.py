@@ -154,9 +154,12 @@ def task_settings(env: str, overrides: Mapping[str, Any] | None = None) -> TaskS
         overrides: field → value; texts, as a command line has them, are converted ("256,256" for net_arch).
 
     Raises:
-        InterpError: unknown task or field, or a value of the wrong type.
+        InterpError: unknown task or field, a task without settings, or a value of the wrong type.
     """
-    settings = SETTINGS[continuous_task(env)]
+    name = continuous_task(env)
+    if name not in SETTINGS:
+        raise InterpError(f"{name} has no settings. Add an entry to SETTINGS in interp_lib/prototypes/settings.py.")
+    settings = SETTINGS[name]
     types = typing.get_type_hints(TaskSettings)
     converted = {}
     for name, value in (overrides or {}).items():
