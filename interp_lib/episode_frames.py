@@ -68,7 +68,7 @@ class EpisodeFrames:
     def _make(self, episode: int, step: int) -> np.ndarray:
         trace = self.traces[episode]
         if self._image:
-            return image_observation(trace.observations[step], frame_size(self.task))
+            return image_observation(trace.observations[step], min(frame_size(self.task)))
         if self.note:
             frames = with_frames(trace, [step]).frames
             assert frames is not None

@@ -210,13 +210,15 @@ def _signed(value: float, digits: int) -> str:
     return f"{round(value, digits) + 0.0:+.{digits}f}"  # + 0.0: no "-0.0"
 
 
-def image_observation(observation: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The newest of the stacked grey images (stack, H, W) uint8 the agent sees, enlarged pixel by pixel."""
+def image_observation(observation: np.ndarray, side: int) -> np.ndarray:
+    """The newest of the stacked grey images (stack, H, H) uint8 the agent sees, enlarged pixel by pixel.
+
+    Returns:
+        uint8 (side, side, 3).
+    """
     newest = Image.fromarray(np.asarray(observation, dtype=np.uint8)[-1])
-    side = min(size)
-    canvas = Image.new("L", size, 255)
-    canvas.paste(newest.resize((side, side), Image.Resampling.NEAREST), ((size[0] - side) // 2, (size[1] - side) // 2))
-    return np.repeat(np.asarray(canvas)[:, :, None], 3, axis=2)
+    enlarged = newest.resize((side, side), Image.Resampling.NEAREST)
+    return np.repeat(np.asarray(enlarged)[:, :, None], 3, axis=2)
 
 
 def state_bars(

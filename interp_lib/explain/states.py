@@ -94,7 +94,7 @@ def picture_states(
     task = traces[0].task
     if task_info(task).image:
         seen = [traces[state.episode].observations[state.step] for state in states]
-        return np.stack([image_observation(observation, size or frame_size(task)) for observation in seen])
+        return np.stack([image_observation(observation, min(size or frame_size(task))) for observation in seen])
     if StateCamera.can_restore(task) and not rendering_problem(task):
         return restored_frames(task, [traces[state.episode].observations[state.step] for state in states], size=size)
     pictures: dict[tuple[int, int], np.ndarray] = {}
@@ -147,7 +147,10 @@ def prototype_pictures(
     if observations is None:
         how, why = "nearest", "the prototypes were never projected onto states"
     elif info.image:
-        how, frames = "observation", np.stack([image_observation(observation, size) for observation in observations])
+        how, frames = (
+            "observation",
+            np.stack([image_observation(observation, min(size)) for observation in observations]),
+        )
     elif problem:
         how, reference = "drawn", np.concatenate([trace.observations for trace in traces])
         frames = draw_states(task, observations, reference, size)
