@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from in_chromium import needs_chromium, running_chromium
 
-from interp_lib import episode_frames, explain
+from interp_lib import episode_frames
 from interp_lib.envs.continuous import make_task_vec
 from interp_lib.errors import InterpError
-from interp_lib.explain import even_steps, record_episodes
+from interp_lib.explain import even_steps, record_episodes, states, traces
 from interp_lib.prototypes import SAC, ProtoSAC
 from interp_lib.static_prototype_explorer import export_prototype_explorer
 
@@ -83,7 +83,7 @@ def test_a_page_that_would_be_too_large_keeps_fewer_steps(agent, episodes, page_
 
 
 def test_without_opengl_the_page_shows_states_as_bars(agent, episodes, tmp_path, monkeypatch):
-    for module in (episode_frames, explain):
+    for module in (episode_frames, states, traces):
         monkeypatch.setattr(module, "rendering_problem", lambda task: "no OpenGL here: install libegl1")
     path = tmp_path / "bars.html"
     export_prototype_explorer(agent, episodes[:1], path, most_steps=3)
