@@ -19,6 +19,9 @@ CHROMIUM_FLAGS = [
 ]  # fmt: skip
 needs_chromium = pytest.mark.skipif(find_chromium() is None, reason="no Chromium here: apt-get install chromium")
 
+# The prompt of the first cell is [*] while it runs and has its number afterwards.
+STARTED = r"/\[[*\d]+\]/.test(document.querySelector('.jp-CodeCell .jp-InputPrompt').textContent)"
+
 
 @contextmanager
 def running_chromium():
@@ -65,8 +68,17 @@ def running_lab(folder, *arguments):
 
 def open_notebook(page, address):
     """Open `browse.ipynb` in ``page``, and run its cell."""
+    from playwright.sync_api import TimeoutError
+
     page.set_default_timeout(300_000)  # of machines that train beside their tests
     page.goto(f"{address}/lab/tree/browse.ipynb?token=test&reset")
     page.locator(".jp-CodeCell .cm-content").first.click()
     page.wait_for_selector(".jp-NotebookPanel-toolbar [data-status='idle']")
-    page.keyboard.press("Shift+Enter")
+    for _ in range(10):  # a key can be lost while the page still takes shape
+        page.locator(".jp-CodeCell .cm-content").first.click()
+        page.keyboard.press("Shift+Enter")
+        try:
+            page.wait_for_function(STARTED, timeout=20_000)
+            break
+        except TimeoutError:
+            continue
