@@ -23,7 +23,7 @@ class Profile:
     ``quick`` fits minutes on two CPU cores and shows the methods; ``paper`` is the papers' budgets.
     """
 
-    procgen_steps: int  # training steps of a fresh Procgen run
+    procgen_steps: int | None  # training steps of a fresh Procgen run; None: the paper's
     procgen_options: Mapping[str, Any]  # settings of a fresh Procgen run that differ from the paper's
     continuous_steps: int | None  # training steps of a fresh continuous run; None: the task's full budget
     evaluation_episodes: int  # a side, Procgen
@@ -47,7 +47,7 @@ PROFILES: dict[str, Profile] = {
         video_frames=120,
     ),
     "paper": Profile(
-        procgen_steps=25_000_000,
+        procgen_steps=None,
         procgen_options={},
         continuous_steps=None,
         evaluation_episodes=512,

@@ -120,6 +120,12 @@ def test_a_damaged_training_state_is_reported(tmp_path):
         train("sac", run, timesteps=100, resume=True, overrides=None)
 
 
+def test_a_task_without_settings_is_named(monkeypatch):
+    monkeypatch.delitem(SETTINGS, "hopper")
+    with pytest.raises(InterpError, match="hopper has no settings. Add an entry"):
+        task_settings("hopper")
+
+
 def test_settings_of_every_task_can_be_overridden_from_text():
     assert set(SETTINGS) == set(CONTINUOUS_TASKS)
     settings = task_settings(

@@ -157,7 +157,7 @@ class Plan:
             inputs += map(str, dependencies(path))
             inputs += self.fresh_stamps(stem) if self.settings.source == "fresh" else self._released_files(stem)
             run = self._states_run(stem)
-            inputs += [self.states_target(run)] if run else []
+            inputs += self._states_files(run) if run else []
         except (InterpError, ValueError, KeyError):
             pass  # running it will say what is wrong with it
         return inputs
@@ -236,6 +236,11 @@ class Plan:
             return next(run.name for run in self.fresh_runs([stem]) if run.algorithm == "protosac"), seed
         return find_run(self.checkpoints, "protosac", env, seed=seed).name, seed
 
+    def _states_files(self, run: str) -> list[str]:
+        """What waits for the states of a run waits for their stamp as well: a file alone may be a notebook's, run by
+        itself, and nothing would say what it was made of."""
+        return [stamp("states", run), self.states_target(run)]
+
     def states_runs(self) -> list[str]:
         """Runs whose states the chosen notebooks show."""
         found: set[str | None] = set()
@@ -261,7 +266,7 @@ class Plan:
         prototypes = run in self._prototype_runs()
         file = PACKAGE / ("static_prototype_explorer.py" if prototypes else "static_explorer.py")
         inputs = [str(file), *map(str, dependencies(file)), *self._run_inputs(run)]
-        return inputs if prototypes else [*inputs, self.states_target(run)]
+        return inputs if prototypes else [*inputs, *self._states_files(run)]
 
     def explorer_parameters(self, run: str) -> dict[str, int]:
         """Episodes behind the page of a ProtoSAC run and the seed of the first, as in the notebook that explains it;

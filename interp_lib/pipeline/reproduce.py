@@ -246,9 +246,6 @@ def _rows(plan: Plan, pending: Sequence[Pending], *, interrupted: bool) -> list[
             else:
                 rows.append(Row(label, "reused", None, "nothing it depends on has changed"))
             continue
-        if rule == "states" and (rule, name) not in planned and (plan.figures / plan.states_target(name)).exists():
-            rows.append(Row(label, "reused", None, "a notebook run by itself had collected them"))
-            continue
         result, seconds, why = _unfinished(plan, name) if rule == "notebook" else (None, None, "")
         if result is None:
             result, why = ("stopped", "Ctrl-C") if interrupted else ("failed", why or "see above")

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from ..bridge import LeaderGraph
 from ..explain import PrototypePictures, Usage
 from ..style import INK, MUTED, cluster_color
+from .labels import percent
 from .prototypes import draw_state_map, show_state
 from .transitions import draw_transitions
 
@@ -82,7 +83,7 @@ def plot_medoids(
         color = cluster_color(k)
         show_state(picture, frames[k], color, width=3.0)
         share = counts[k] / total
-        picture.set_title(f"cluster {k}   {'<1%' if share < 0.01 else f'{share:.0%}'}", fontsize=9.5, pad=4)
+        picture.set_title(f"cluster {k}   {percent(share)}", fontsize=9.5, pad=4)
         picture.set_xlabel(f"n = {counts[k]:,}, mean value {values[k]:.2f}", fontsize=8, color=MUTED, labelpad=3)
         most = actions.loc[k].sort_values(ascending=False, kind="stable").iloc[:top][::-1]
         most = most[most > 0]

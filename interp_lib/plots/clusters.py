@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..style import INK, cluster_color
+from .labels import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -96,7 +97,7 @@ def cluster_gallery(
                 0, 0.5, "\n".join(textwrap.wrap(described[k], 38)), fontsize=9, color=INK, va="center", linespacing=1.3
             )
         row[0].spines[:].set(visible=True, color=cluster_color(k), linewidth=3)
-        share = "<1%" if 0 < shares[k] < 0.01 else f"{shares[k]:.0%}"
+        share = percent(shares[k])
         row[0].set_ylabel(
             f"{k}", color=cluster_color(k), rotation=0, fontsize=16, weight="bold", labelpad=22, va="center"
         )

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..style import INK, cluster_color
 from .clusters import stretch_contrast
-from .labels import covered
+from .labels import covered, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -120,16 +120,12 @@ def draw_transitions(
         )  # fmt: skip
         (caption_x, caption_y), align, vertical = captions[k]
         ax.text(
-            caption_x, caption_y, f"{_percent(shares[k])}, {dwell[k]:.1f} steps", fontsize=8.5,
+            caption_x, caption_y, f"{percent(shares[k])}, {dwell[k]:.1f} steps", fontsize=8.5,
             color=INK, ha=align, va=vertical, zorder=5,
             bbox={"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.7},
         )  # fmt: skip
     ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")  # as before the pictures came
     ax.axis("off")
-
-
-def _percent(share: float) -> str:
-    return "<1%" if 0 < share < 0.01 else f"{share:.0%}"
 
 
 def _caption_place(place: np.ndarray, size: float, tag: float) -> tuple[tuple[float, float], str, str]:

@@ -14,6 +14,7 @@ import ipywidgets
 import numpy as np
 
 from ..browsing import readable_ink
+from ..plots.labels import percent
 from ..videos import write_animation
 
 # JupyterLab's and VS Code's own colours, so that text can be read in light and dark themes.
@@ -108,11 +109,11 @@ def bars(names: Sequence[str], shares: np.ndarray, *, mark: int | None = None) -
     rows = []
     for i, (name, share) in enumerate(zip(names, shares, strict=True)):
         label = f"<b>{html.escape(name)} ◂</b>" if i == mark else html.escape(name)
-        percent = "" if not np.isfinite(share) else "<1%" if 0 < share < 0.01 else f"{share:.0%}"
+        written = percent(share) if np.isfinite(share) else ""
         width = 0 if not np.isfinite(share) else 100 * share / full
         rows.append(
             f'<span>{label}</span><span><i{" class=other" * (i != mark)} style="width:{width:.1f}%"></i></span>'
-            f"<span>{percent}</span>"
+            f"<span>{written}</span>"
         )
     return f'<div class="bars">{"".join(rows)}</div>'
 

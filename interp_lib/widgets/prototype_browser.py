@@ -21,6 +21,7 @@ from ..explain import (
     with_frames,
 )
 from ..plots.explained_video import explained_frames
+from ..plots.labels import percent
 from ..plots.prototypes import draw_action, prototype_colors
 from ..state_frames import state_caption
 
@@ -106,7 +107,7 @@ class PrototypeBrowser:
         more = " …" if len(alone) > 3 else ""
         return (
             f'<div class="interp weight" data-prototype="{k}" data-weight="{weight:.4f}">'
-            f"<b>{_percent(weight)}</b> <span class=soft>{self.study.pictures.captions[k]}</span><div class=track>"
+            f"<b>{percent(weight)}</b> <span class=soft>{self.study.pictures.captions[k]}</span><div class=track>"
             f'<i style="width:{100 * weight:.1f}%;background:{self.colors[k]}"></i></div>'
             f"<span class=soft>alone: {', '.join(alone[:3])}{more}</span></div>"
         )
@@ -118,7 +119,7 @@ class PrototypeBrowser:
         if not others:
             return ""
         rest = max(1 - float(self.study.traces[episode].weights[step, shown].sum()), 1e-9)
-        return f'<p class="interp soft">the other {others}: {_percent(rest)} of the weight</p>'
+        return f'<p class="interp soft">the other {others}: {percent(rest)} of the weight</p>'
 
     def action_html(self, episode: int, step: int) -> str:
         """The action taken, dimension by dimension within its bounds, under what the leaders would do alone."""
@@ -170,8 +171,8 @@ class PrototypeBrowser:
         row, study = self.study.table.loc[f"P{k}"], self.study
         frame, caption = study.pictures.frames[k], study.pictures.captions[k]
         facts = {
-            "leads": f"<b>{_percent(row['led'])}</b> of {len(study.usage.per_decision):,} decisions",
-            "mean weight": f"<b>{_percent(row['mean_weight'])}</b>",
+            "leads": f"<b>{percent(row['led'])}</b> of {len(study.usage.per_decision):,} decisions",
+            "mean weight": f"<b>{percent(row['mean_weight'])}</b>",
         }
         if row["led"] > 0:
             facts |= {
@@ -245,7 +246,3 @@ class PrototypeBrowser:
 def _along(value: float, low: float, high: float) -> str:
     """Where ``value`` lies between the bounds, for CSS."""
     return f"{100 * float(np.clip((value - low) / (high - low), 0, 1)):.2f}%"
-
-
-def _percent(share: float) -> str:
-    return "<1%" if 0 < share < 0.01 else f"{share:.0%}"
