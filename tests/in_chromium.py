@@ -19,6 +19,12 @@ CHROMIUM_FLAGS = [
 ]  # fmt: skip
 needs_chromium = pytest.mark.skipif(find_chromium() is None, reason="no Chromium here: apt-get install chromium")
 
+# The toolbar calls a notebook without a kernel idle too; keys pressed before the kernel is there run nothing.
+KERNEL_READY = """() => {
+    const toolbar = document.querySelector('.jp-NotebookPanel-toolbar');
+    const kernel = toolbar?.querySelector('.jp-KernelName')?.textContent ?? '';
+    return kernel.includes('Python') && toolbar.querySelector("[data-status='idle']") !== null;
+}"""
 # The prompt of the first cell is [*] while it runs and has its number afterwards.
 STARTED = r"/\[[*\d]+\]/.test(document.querySelector('.jp-CodeCell .jp-InputPrompt').textContent)"
 
@@ -67,19 +73,16 @@ def running_lab(folder, *arguments):
 
 
 def open_notebook(page, address):
-    """Open `browse.ipynb` in ``page``, and run its cell."""
+    """Open `browse.ipynb` in ``page``, and run its cell once its kernel is there."""
     from playwright.sync_api import TimeoutError
 
     page.set_default_timeout(300_000)  # of machines that train beside their tests
     page.goto(f"{address}/lab/tree/browse.ipynb?token=test&reset")
-    page.wait_for_selector(".jp-NotebookPanel-toolbar [data-status='idle']")
-    for _ in range(10):  # a key can be lost while the page still takes shape
-        page.locator(".jp-CodeCell .cm-content").first.click()
+    page.wait_for_function(KERNEL_READY)
+    try:
+        page.locator(".jp-CodeCell .cm-content").first.click(timeout=60_000)
         page.keyboard.press("Shift+Enter")
-        try:
-            page.wait_for_function(STARTED, timeout=20_000)
-            break
-        except TimeoutError:
-            continue
-    else:
-        raise AssertionError("JupyterLab did not run the first cell, asked ten times.")
+        page.wait_for_function(STARTED, timeout=60_000)
+    except TimeoutError as error:
+        said = page.locator(".jp-Dialog").all_inner_texts()
+        raise AssertionError(f"JupyterLab did not run the first cell. Its dialogs: {said}") from error
