@@ -14,11 +14,11 @@ from typing import Any, Self
 
 import gymnasium as gym
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from .envs.continuous import make_task, task_info
 from .errors import InterpError
-from .style import GRID, INK, cluster_color
+from .style import GRID, INK, cluster_color, picture_font
 
 # (width, height), pixels, in the proportions of each task's own frames. MuJoCo renders in software, so small.
 _FRAME_SIZES = {"pendulum": (300, 300), "mountaincar": (360, 240), "lunarlander": (360, 240), "carracing": (360, 240)}
@@ -242,8 +242,8 @@ def state_bars(
     shown = min(scores.shape[1], _MOST_BARS)
     row = height / shown
     left = 0.5 * width  # names on the left half, bars on the right
-    longest = max(_font(100).getlength(name) for name in names[:shown]) / 100
-    font = _font(int(max(6, min(0.7 * row, (left - 10) / longest))))
+    longest = max(picture_font(100).getlength(name) for name in names[:shown]) / 100
+    font = picture_font(int(max(6, min(0.7 * row, (left - 10) / longest))))
     pictures = []
     for state in scores[:, :shown]:
         image = Image.new("RGB", size, "white")
@@ -270,10 +270,3 @@ def draw_states(task: str, observations: np.ndarray, reference: np.ndarray, size
     """
     twice = 2 * size[0], 2 * size[1]
     return state_bars(observations, task_info(task).observation_names, twice, reference=reference)
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """matplotlib's own font, so that pictures look like the figures beside them."""
-    from matplotlib.font_manager import findfont
-
-    return ImageFont.truetype(findfont("DejaVu Sans"), size)

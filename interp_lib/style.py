@@ -7,7 +7,12 @@ Machado, Oliveira & Fernandes (2009): the closest two are 0.128 apart under thei
 
 from __future__ import annotations
 
+import functools
 from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL.ImageFont import FreeTypeFont
 
 # One colour a code: SPPO has K = 8.
 CLUSTER_COLORS: tuple[str, ...] = (
@@ -38,6 +43,15 @@ def cluster_color(k: int) -> str:
     target, share = ((255, 0.0), (255, 0.45), (0, 0.4))[k // len(CLUSTER_COLORS) % 3]
     channels = (int(base[i : i + 2], 16) for i in (1, 3, 5))
     return "#" + "".join(f"{round(c + (target - c) * share):02X}" for c in channels)
+
+
+@functools.cache
+def picture_font(size: int, *, bold: bool = False) -> FreeTypeFont:
+    """matplotlib's own font in ``size`` pixels, so that what Pillow draws looks like the figures beside it."""
+    from matplotlib.font_manager import FontProperties, findfont
+    from PIL import ImageFont
+
+    return ImageFont.truetype(findfont(FontProperties(family="DejaVu Sans", weight="bold" if bold else "normal")), size)
 
 
 def use_style() -> None:

@@ -34,7 +34,8 @@ def test_every_command_has_help_with_an_example(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
     assert stop.value.code == 0
-    assert f"example:\n  interp {command}" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"example:\n  interp {command}" in said and "%%" not in said
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "sppo", "sac", "protosac"])

@@ -14,7 +14,7 @@ from .parts import add_command
 def add_evaluate(commands: Any) -> None:
     """Add ``interp evaluate``."""
     example = "interp evaluate checkpoints/sppo-fruitbot-s2021 --episodes 500"
-    parser = add_command(commands, "evaluate", "measure returns with 95%% intervals", example, _run_evaluate)
+    parser = add_command(commands, "evaluate", "measure returns with 95% intervals", example, _run_evaluate)
     parser.add_argument("run_dir", metavar="RUN", help="a run folder")
     parser.add_argument("--episodes", type=int, help="a side (default: 500 for Procgen, 50 for continuous tasks)")
     how = parser.add_mutually_exclusive_group()

@@ -24,7 +24,7 @@ def add_command(commands: Any, name: str, help: str, example: str, run: Any) -> 
     """Add the command ``name``, which calls ``run`` with the parsed arguments (None: its own commands do)."""
     parser = commands.add_parser(
         name,
-        help=help,
+        help=help.replace("%", "%%"),  # argparse formats this one, and not the description
         description=help[0].upper() + help[1:] + ".",
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,

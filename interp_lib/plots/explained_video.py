@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from ..explain import EpisodeTrace, PrototypePictures, Usage
 from ..state_frames import state_caption
-from ..style import GRID, INK, MUTED
+from ..style import GRID, INK, MUTED, picture_font
 from .labels import percent
 from .prototypes import prototype_colors
 
@@ -55,7 +54,7 @@ def explained_frames(
         draw = ImageDraw.Draw(canvas)
         canvas.paste(Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS), (pad, pad))
         draw.rectangle((pad, pad, pad + width - 1, pad + height - 1), outline=GRID)
-        draw.text((x0, pad + 2), "This state looks like …", fill=INK, font=_font(17, bold=True))
+        draw.text((x0, pad + 2), "This state looks like …", fill=INK, font=picture_font(17, bold=True))
         weights = trace.weights[step]
         for rank, k in enumerate(np.argsort(-weights, kind="stable")[:top]):
             y = pad + 30 + rank * slot
@@ -63,29 +62,33 @@ def explained_frames(
             draw.rectangle((x0, y, x0 + thumb_width - 1, y + thumb_height - 1), outline=colors[k], width=3)
             text_x, bar = x0 + thumb_width + 12, x0 + side
             middle = y + thumb_height / 2
-            draw.text((text_x, middle - 22), f"P{k}", fill=INK, font=_font(16, bold=True), anchor="lm")
-            draw.text((bar, middle - 22), percent(weights[k]), fill=INK, font=_font(16), anchor="rm")
-            draw.text((text_x, middle + 22), pictures.captions[k], fill=MUTED, font=_font(12), anchor="lm")
+            draw.text((text_x, middle - 22), f"P{k}", fill=INK, font=picture_font(16, bold=True), anchor="lm")
+            draw.text((bar, middle - 22), percent(weights[k]), fill=INK, font=picture_font(16), anchor="rm")
+            draw.text((text_x, middle + 22), pictures.captions[k], fill=MUTED, font=picture_font(12), anchor="lm")
             box = (text_x, middle - 8, bar, middle + 8)
             draw.rectangle(box, fill=GRID)
             if weights[k] * (bar - text_x) >= 1:
                 draw.rectangle((*box[:2], text_x + weights[k] * (bar - text_x), box[3]), fill=colors[k])
         y = pad + height - action_rows
-        draw.text((x0, y), "… so it does this", fill=INK, font=_font(17, bold=True))
+        draw.text((x0, y), "… so it does this", fill=INK, font=picture_font(17, bold=True))
         if n_actions < len(action_names):
             some = f"first {n_actions} of {len(action_names)} actions"
-            draw.text((x0 + side, y + 10), some, fill=MUTED, font=_font(12), anchor="rm")
+            draw.text((x0 + side, y + 10), some, fill=MUTED, font=picture_font(12), anchor="rm")
         for i in range(n_actions):
             _draw_action_row(
                 draw, (x0, y + 26 * i + 36, x0 + side), action_names[i], trace.actions[step, i], low[i], high[i]
             )
         y = height + 2 * pad
-        draw.text((pad, y + 8), f"step {step}", fill=INK, font=_font(14), anchor="lm")
-        draw.text((pad + 90, y + 8), f"return so far {returns[step]:.1f}", fill=INK, font=_font(14), anchor="lm")
+        draw.text((pad, y + 8), f"step {step}", fill=INK, font=picture_font(14), anchor="lm")
+        draw.text((pad + 90, y + 8), f"return so far {returns[step]:.1f}", fill=INK, font=picture_font(14), anchor="lm")
         caption = state_caption(trace.task, trace.observations[step])
-        draw.text((x0 - pad, y + 8), caption, fill=MUTED, font=_font(13), anchor="rm")
+        draw.text((x0 - pad, y + 8), caption, fill=MUTED, font=picture_font(13), anchor="rm")
         draw.text(
-            (total_width - pad, y + 8), "colour below: leading prototype", fill=MUTED, font=_font(12), anchor="rm"
+            (total_width - pad, y + 8),
+            "colour below: leading prototype",
+            fill=MUTED,
+            font=picture_font(12),
+            anchor="rm",
         )
         canvas.paste(timeline, (pad, y + 24))
         now = pad + (step + 0.5) / len(trace) * timeline.width
@@ -104,20 +107,13 @@ def _draw_action_row(
 ) -> None:
     left, y, right = box
     start, end = left + 130, right - 58
-    draw.text((left, y), name[:18], fill=INK, font=_font(13), anchor="lm")
+    draw.text((left, y), name[:18], fill=INK, font=picture_font(13), anchor="lm")
     draw.rectangle((start, y - 6, end, y + 6), fill=GRID)
     zero = start + (min(max(0.0, low), high) - low) / (high - low) * (end - start)
     tip = start + (value - low) / (high - low) * (end - start)
     draw.rectangle((min(zero, tip), y - 6, max(zero, tip), y + 6), fill=MUTED)
     draw.line((zero, y - 9, zero, y + 9), fill=INK)
-    draw.text((right, y), f"{value:+.2f}", fill=INK, font=_font(13), anchor="rm")
-
-
-@functools.cache
-def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    from matplotlib.font_manager import FontProperties, findfont
-
-    return ImageFont.truetype(findfont(FontProperties(family="DejaVu Sans", weight="bold" if bold else "normal")), size)
+    draw.text((right, y), f"{value:+.2f}", fill=INK, font=picture_font(13), anchor="rm")
 
 
 def _even(length: int) -> int:
