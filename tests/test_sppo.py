@@ -1,6 +1,8 @@
 """PPO and SPPO as users meet them: learn, resume, predict, save, load, and the messages when something is wrong."""
 
 import math
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,6 +12,7 @@ from conftest import TINY
 
 from interp_lib import PPO, SPPO, InterpError, load_agent
 from interp_lib.envs.procgen import NUM_ACTIONS, ProcgenVec
+from interp_lib.semantic.agents import TRAINING_STATE
 from interp_lib.semantic.config import SPPOConfig
 from interp_lib.semantic.losses import fdr_loss, vq_loss
 from interp_lib.semantic.network import ActorCritic, ImpalaStage, max_pool
@@ -93,6 +96,41 @@ def test_environments_in_groups_record_what_happened_and_resume_to_the_bit():
     last = resumed.update()
     for name in last.keys() - set(CLOCK):
         np.testing.assert_equal(last[name], rows[-1][name], err_msg=name)  # NaN equals NaN
+
+
+@pytest.mark.parametrize("says_its_device", [True, False])
+def test_a_state_as_a_gpu_writes_it_goes_on_here_with_new_dice_and_says_so(
+    says_its_device, tiny_sppo, tmp_path, monkeypatch
+):
+    run_dir = Path(shutil.copytree(tiny_sppo, tmp_path / "run"))
+    state = torch.load(run_dir / TRAINING_STATE, weights_only=True)
+    assert state.pop("device") == "cpu"
+    if says_its_device:
+        state["device"] = "cuda"  # early states don't
+    state["generator"] = torch.arange(16, dtype=torch.uint8)  # a seed and an offset of Philox
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+        torch.save(state, run_dir / TRAINING_STATE)
+    if not torch.cuda.is_available():
+        with pytest.raises(RuntimeError, match="CUDA"):
+            torch.load(run_dir / TRAINING_STATE, weights_only=True)
+
+    agent = SPPO.load(run_dir, device="cpu", resume=True)
+    now = agent._trainer.state_dict()
+    torch.testing.assert_close(now["network"], state["network"], rtol=0, atol=0)
+    torch.testing.assert_close(now["optimizer"], state["optimizer"], rtol=0, atol=0)
+    assert all(torch.equal(a, b) for a, b in zip(now["env"], state["env"], strict=True))
+    assert (now["normalizer"], now["episodes"]) == (state["normalizer"], state["episodes"])
+    seed = agent.config.seed + 3  # three updates: neither the first dice nor those of another moment
+    assert torch.equal(now["generator"], torch.Generator().manual_seed(seed).get_state())
+
+    agent.learn(4 * STEPS, run_dir=run_dir, progress=False)
+    again = SPPO.load(run_dir, device="cpu", resume=True)
+    again.learn(5 * STEPS, run_dir=run_dir, progress=False)
+    first, other, own = again.history
+    assert [part["to"] for part in again.history] == [3 * STEPS, 4 * STEPS, 5 * STEPS]
+    assert (other["device"], other["new_dice"]) == ("cpu", seed)
+    assert "new_dice" not in first and "new_dice" not in own
 
 
 def test_going_on_from_a_release_keeps_counters_and_reward_scale(tiny_sppo, tmp_path):

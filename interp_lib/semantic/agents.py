@@ -24,6 +24,7 @@ from .parallel import own_device
 from .trainer import PROGRESS_COLUMNS, Trainer
 
 TRAINING_STATE = "training_state.pt"
+_OF_A_SLICE = ("from", "to", "device", "precision", "new_dice")  # what else than provenance an entry of the history has
 
 
 class Embedding(NamedTuple):
@@ -146,7 +147,7 @@ class PPO:
         workers = trainer.workers
         run_dir = None if run_dir is None else Path(run_dir)
         log = None
-        self.history.append({"from": trainer.timesteps, "to": trainer.timesteps, **provenance()})
+        self.history.append(self._slice(trainer))
         if run_dir is not None and workers.rank == 0:
             log = ProgressLog(run_dir / "progress.csv", PROGRESS_COLUMNS, tensorboard=tensorboard)
             log.start(keep_through=trainer.timesteps)
@@ -203,13 +204,25 @@ class PPO:
                 self._trainer.load_summary(self._training)
         return self._trainer
 
+    def _slice(self, trainer: Trainer) -> dict[str, Any]:
+        """The entry of the run's history for the training that begins now."""
+        entry = {"from": trainer.timesteps, "to": trainer.timesteps, "device": self.device.type}
+        entry |= {"precision": "bf16" if self._trains_in_bf16 else "fp32", **provenance()}
+        if trainer.new_dice is not None:
+            entry["new_dice"], trainer.new_dice = trainer.new_dice, None  # from here on they roll on
+        return entry
+
     def _count(self, trainer: Trainer) -> None:
         self.timesteps = self.history[-1]["to"] = trainer.timesteps
         self._training = trainer.summary()
 
-    def _set_training_precision(self, *, on: bool) -> None:
+    @property
+    def _trains_in_bf16(self) -> bool:
         wanted = self.config.precision
-        self.network.encoder.bf16 = on and (wanted == "bf16" or (wanted == "auto" and has_fast_bf16(self.device)))
+        return wanted == "bf16" or (wanted == "auto" and has_fast_bf16(self.device))
+
+    def _set_training_precision(self, *, on: bool) -> None:
+        self.network.encoder.bf16 = on and self._trains_in_bf16
 
     def _save_checkpoint(self, run_dir: Path) -> None:
         """Save the run with its resumable state; weights and config follow, so a kill in between loses nothing."""
@@ -246,7 +259,7 @@ class PPO:
                 "hyperparameters": hyperparameters,
                 "training": self._training,
                 # The code that trained is the one loaded when the slice began, whatever is checked out by now.
-                "provenance": {k: v for k, v in self.history[-1].items() if k not in ("from", "to")}
+                "provenance": {k: v for k, v in self.history[-1].items() if k not in _OF_A_SLICE}
                 if self.history
                 else provenance(),
                 "history": self.history,
@@ -258,7 +271,8 @@ class PPO:
         """Rebuild an agent from a run folder.
 
         Args:
-            resume: also restore the full training state, so that ``learn`` continues bit for bit. Without it,
+            resume: also restore the full training state, so that ``learn`` continues bit for bit; on another kind of
+                device (GPU or CPU) than it was saved on, with dice of their own, which the history says. Without it,
                 ``learn`` continues from weights, counters, λ and reward scale (with fresh episodes and Adam moments).
 
         Raises:
@@ -279,7 +293,7 @@ class PPO:
 
     def _restore_training_state(self, path: Path) -> None:
         try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
         except FileNotFoundError as error:
             raise InterpError(f"{path} does not exist: nothing to resume. Load without resume to go on.") from error
         except Exception as error:

@@ -75,6 +75,7 @@ class Trainer:
         self.updates = 0
         self.seconds = 0.0
         self.skill_weight = 0.0
+        self.new_dice: int | None = None  # the seed they start from where a state's could not roll on
         shape = (config.num_steps, self.num_envs)
         self._obs = torch.empty(*shape, *OBSERVATION_SHAPE, dtype=torch.uint8, device=self.device)
 
@@ -221,6 +222,7 @@ class Trainer:
             "normalizer": self.normalizer.state_dict(),
             "episodes": self.episodes.state_dict(),
             "generator": torch.cat(self.workers.gather_list(dice)),
+            "device": self.device.type,
             "updates": self.updates,
             "seconds": self.seconds,
             "skill_weight": self.skill_weight,
@@ -229,6 +231,12 @@ class Trainer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly where :meth:`state_dict` was taken.
+
+        A GPU's dice can't be rolled on by a CPU, nor a CPU's by a GPU: where ``state`` comes from another kind of
+        device, everything else goes on, and the dice start anew from a seed (:attr:`new_dice`).
+
+        Args:
+            state: with its tensors on the CPU.
 
         Raises:
             InterpError: it was taken with another number of workers, whose dice these could not go on rolling.
@@ -244,9 +252,17 @@ class Trainer:
         self.obs = self.env.observation
         self.normalizer.load_state_dict(state["normalizer"])
         self.episodes.load_state_dict(state["episodes"])
-        self.generator.set_state(state["generator"].cpu().chunk(workers)[self.workers.rank].clone())
         self.updates, self.seconds = state["updates"], state["seconds"]
         self.skill_weight = state["skill_weight"]
+        if _device_of(state) == self.device.type:
+            self.generator.set_state(state["generator"].chunk(workers)[self.workers.rank].clone())
+        else:
+            self._roll_new_dice()
+
+    def _roll_new_dice(self) -> None:
+        """Seed the dice by run and update, so that they don't repeat those of the first updates."""
+        self.new_dice = self.config.seed + self.updates
+        self.generator.manual_seed(self._own_seed(self.new_dice))
 
     def summary(self) -> dict[str, Any]:
         """The few numbers a release keeps so that training can go on from its weights alone."""
@@ -265,12 +281,17 @@ class Trainer:
         self.skill_weight = summary.get("skill_weight", 0.0)
         scale = summary["reward_normalizer"]
         self.normalizer.load_state_dict({**scale, "returns": np.zeros(self.config.num_envs)})
-        seed = self._own_seed(self.config.seed + self.updates)  # not the levels and dice of the first updates once more
+        self._roll_new_dice()
         self.env.close()
-        self.env = self._make_env(seed)
+        self.env = self._make_env(self._own_seed(self.config.seed + self.updates))  # nor the levels
         self.obs = self.env.observation
-        self.generator.manual_seed(seed)
 
     def close(self) -> None:
         """Free the environments."""
         self.env.close()
+
+
+def _device_of(state: dict[str, Any]) -> str:
+    """The kind of device a state was saved on; early states don't say it, but CUDA's dice have 16 bytes each."""
+    of_cuda = len(state["generator"]) == 16 * state.get("workers", 1)
+    return state.get("device", "cuda" if of_cuda else "cpu")
