@@ -300,7 +300,7 @@ class PPO:
             raise InterpError(
                 f"{path} is damaged ({type(error).__name__}). Delete it to go on from weights."
             ) from error
-        self.history = state.pop("history")
+        self.history, self._training = state.pop("history"), {}  # the state has all that the summary has
         trainer = self._make_trainer()
         trainer.load_state_dict(state)
         self._count(trainer)

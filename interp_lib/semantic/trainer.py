@@ -255,6 +255,7 @@ class Trainer:
         self.updates, self.seconds = state["updates"], state["seconds"]
         self.skill_weight = state["skill_weight"]
         if _device_of(state) == self.device.type:
+            self.new_dice = None
             self.generator.set_state(state["generator"].chunk(workers)[self.workers.rank].clone())
         else:
             self._roll_new_dice()
