@@ -28,7 +28,8 @@ from torch import nn
 
 from interp_lib import PPO, SPPO
 from interp_lib.compute import has_fast_bf16, keep_large_allocations
-from interp_lib.envs.procgen import NUM_ACTIONS, ProcgenVec
+from interp_lib.envs.actions import NUM_ACTIONS
+from interp_lib.envs.procgen import ProcgenVec
 from interp_lib.semantic.losses import fdr_loss, vq_loss
 
 NUM_ENVS, MINIBATCH, EPOCHS = 64, 2048, 3

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .bridge import cluster_medoids, leader_graph
-from .clusters import action_shares
+from .clusters import action_table
 from .embedding import StateSet
 from .explain import PrototypeStudy
 from .outputs import Outputs
 from .plots.bridge import LEAST_NEXT, LEAST_SHARE, plot_leader_graph, plot_medoids
 from .plots.transitions import LEAST_VISITS
+from .semantic.agents import PPO
 
 
 def save_leader_graph(study: PrototypeStudy, outputs: Outputs, runs: Sequence[Path], *, seed: int = 0) -> None:
@@ -33,7 +34,7 @@ def save_leader_graph(study: PrototypeStudy, outputs: Outputs, runs: Sequence[Pa
     )
 
 
-def save_medoids(states: StateSet, outputs: Outputs, runs: Sequence[Path]) -> dict[int, int]:
+def save_medoids(agent: PPO, states: StateSet, outputs: Outputs, runs: Sequence[Path]) -> dict[int, int]:
     """Save a state for each cluster of an SPPO agent, as a gallery of prototypes; returns its row by cluster."""
     medoids = cluster_medoids(states)
     member = {k: states.kept & (states.code == k) for k in medoids}
@@ -43,16 +44,15 @@ def save_medoids(states: StateSet, outputs: Outputs, runs: Sequence[Path]) -> di
         {k: states.frames([row])[0] for k, row in medoids.items()},
         counts,
         {k: float(states.value[of_k].mean()) for k, of_k in member.items()},
-        action_shares(states),
+        action_table(agent, states),
         f"A state for each cluster of SPPO on {states.meta['game']}, n = {total:,} states",
     )
     outputs.figure(
         figure,
         "cluster_medoids",
         f"Clusters of the SPPO agent on {states.meta['game']} shown as prototypes: the medoid of each in feature space "
-        "(the state with the smallest sum of distances to up to 500 others of its cluster) and the most frequent "
-        f"actions there, {states.meta['random_action']:.0%} of which were random. n = {total:,} states on unseen "
-        "levels.",
+        "(the state with the smallest sum of distances to up to 500 others of its cluster) and the likeliest "
+        f"actions there: mean probability under the policy. n = {total:,} states on unseen levels.",
         runs,
     )
     return medoids

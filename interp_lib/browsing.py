@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from .embedding import StateSet, collect_states, load_states, return_to_go, stretches, weights_digest
-from .envs.procgen import NUM_ACTIONS
+from .envs.actions import by_effect
 from .errors import InterpError
 from .semantic.agents import PPO
 
@@ -27,7 +27,7 @@ class Group:
     levels: int  # distinct levels
     value: float  # mean estimate, scaled reward as the agent learns it
     return_to_go: float  # mean discounted raw reward to the end of episode or recording
-    actions: np.ndarray  # float64 (15,), share of each action taken
+    actions: np.ndarray  # float64 (m,), the policy's mean probability of each effect (envs.actions)
     dwell: float | None = None  # mean steps an environment stays; None where the set is no cluster
 
 
@@ -95,11 +95,16 @@ def action_probabilities(agent: PPO, states: StateSet, rows: np.ndarray) -> np.n
         return torch.softmax(network.policy(shifted.to(agent.device)), dim=-1).cpu().numpy()
 
 
-class Groups:
-    """Statistics of sets of states; what needs the whole recording is computed once, when it is first asked for."""
+def effect_probabilities(agent: PPO, states: StateSet, rows: np.ndarray) -> np.ndarray:
+    """The same by what the actions do in the game (envs.actions) → float32 (m, number of effects)."""
+    return by_effect(action_probabilities(agent, states, rows), states.meta["game"])
 
-    def __init__(self, states: StateSet) -> None:
-        self.states = states
+
+class Groups:
+    """Statistics of sets of states of ``agent``; what needs the whole recording is computed once, when asked for."""
+
+    def __init__(self, agent: PPO, states: StateSet) -> None:
+        self.agent, self.states = agent, states
         self._to_go: np.ndarray | None = None
         self._stretches: pd.DataFrame | None = None
 
@@ -109,14 +114,14 @@ class Groups:
         if self._to_go is None:
             self._to_go = return_to_go(states)
         count = len(rows)
-        actions = np.bincount(states.action[rows], minlength=NUM_ACTIONS)
+        actions = effect_probabilities(self.agent, states, rows).astype(np.float64)
         return Group(
             count=count,
             share=count / max(int(states.kept.sum()), 1),
             levels=len(np.unique(states.level[rows])),
             value=float(states.value[rows].mean()) if count else np.nan,
             return_to_go=float(self._to_go[rows].mean()) if count else np.nan,
-            actions=actions / count if count else np.full(NUM_ACTIONS, np.nan),
+            actions=actions.mean(0) if count else np.full(actions.shape[1], np.nan),
         )
 
     def cluster(self, k: int) -> Group:

@@ -7,18 +7,20 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from .browsing import effect_probabilities
 from .embedding import StateSet, return_to_go, stretches
-from .envs.procgen import ACTION_NAMES
+from .envs.actions import ACTION_EFFECTS
 from .resampling import columns, group_sums, ratio_interval
+from .semantic.agents import PPO
 
 
-def cluster_table(states: StateSet, descriptions: Mapping[int, str] | None = None) -> pd.DataFrame:
-    """One row a cluster, over the kept states: share, dwell time, value, return to go, frequent actions, description.
+def cluster_table(agent: PPO, states: StateSet, descriptions: Mapping[int, str] | None = None) -> pd.DataFrame:
+    """One row a cluster, over the kept states: share, dwell time, value, return to go, likely actions, description.
 
     Intervals resample environments (see :mod:`.resampling`). A cluster without states has NaN and empty texts.
     """
     n = states.meta["num_envs"]
-    to_go, found, actions = return_to_go(states), stretches(states), action_shares(states)
+    to_go, found, actions = return_to_go(states), stretches(states), action_table(agent, states)
     rows = []
     for k in range(states.num_codes):
         member = states.kept & (states.code == k)
@@ -26,7 +28,7 @@ def cluster_table(states: StateSet, descriptions: Mapping[int, str] | None = Non
         of_k = found[found["cluster"] == k]
         env = of_k["env"].to_numpy()
         dwell = ratio_interval(group_sums(of_k["length"], env, n), group_sums(np.ones(len(of_k)), env, n))
-        top = [a for a in np.argsort(-actions.loc[k].to_numpy(), kind="stable")[:3] if count and actions.loc[k].iloc[a]]
+        likely = actions.loc[k].sort_values(ascending=False, kind="stable")[:3] if count else {}
         rows.append(
             {
                 "cluster": k,
@@ -37,23 +39,25 @@ def cluster_table(states: StateSet, descriptions: Mapping[int, str] | None = Non
                 "value std": float(states.value[member].std()) if count else np.nan,
                 "return to go": float(to_go[member].mean()) if count else np.nan,
                 "return to go std": float(to_go[member].std()) if count else np.nan,
-                "frequent actions": ", ".join(f"{ACTION_NAMES[a]} {actions.loc[k].iloc[a]:.0%}" for a in top),
+                "likely actions": ", ".join(f"{effect} {share:.0%}" for effect, share in likely.items()),
                 "description": (descriptions or {}).get(k, ""),
             }
         )
     return pd.DataFrame(rows).set_index("cluster")
 
 
-def action_shares(states: StateSet) -> pd.DataFrame:
-    """How often each action was taken in each cluster, over the kept states: rows sum to 1; NaN for an empty cluster.
+def action_table(agent: PPO, states: StateSet) -> pd.DataFrame:
+    """What the policy does in each cluster: its mean probability of each effect (envs.actions) over the kept states.
 
-    The states hold what was done, random actions included.
+    Probabilities, and not what was done: some actions in the states were random. Rows sum to 1; NaN for an empty
+    cluster.
     """
-    counts = np.zeros((states.num_codes, len(ACTION_NAMES)))
-    np.add.at(counts, (states.code[states.kept], states.action[states.kept]), 1)
-    with np.errstate(invalid="ignore"):
-        shares = counts / counts.sum(1, keepdims=True)
-    return pd.DataFrame(shares, columns=list(ACTION_NAMES)).rename_axis("cluster")
+    rows = np.flatnonzero(states.kept)
+    probabilities = pd.DataFrame(
+        effect_probabilities(agent, states, rows), columns=[*ACTION_EFFECTS[states.meta["game"]]]
+    )
+    means = probabilities.astype(float).groupby(states.code[rows]).mean()
+    return means.reindex(range(states.num_codes)).rename_axis("cluster")
 
 
 def mean_images(states: StateSet, *, per_cluster: int = 500, seed: int = 0) -> dict[int, np.ndarray]:

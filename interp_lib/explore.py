@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .clusters import action_shares, cluster_table, mean_images, representative_rows
+from .clusters import action_table, cluster_table, mean_images, representative_rows
 from .embedding import END, StateSet, sample_rows, tsne
 from .envs.procgen import SCORE_RANGES, ProcgenVec, normalised
 from .errors import InterpError
@@ -98,13 +98,17 @@ def draw_spaces(
 
 
 def save_cluster_outputs(
-    states: StateSet, outputs: Outputs, runs: Sequence[Path], descriptions: Mapping[int, str] | None = None
+    agent: PPO,
+    states: StateSet,
+    outputs: Outputs,
+    runs: Sequence[Path],
+    descriptions: Mapping[int, str] | None = None,
 ) -> pd.DataFrame:
-    """Save the cluster gallery, the action histograms and the cluster table; returns the table."""
+    """Save the cluster gallery, what the policy does in each cluster, and the cluster table; returns the table."""
     import matplotlib.pyplot as plt
 
     game, kept = states.meta["game"], int(states.kept.sum())
-    table = cluster_table(states, descriptions)
+    table = cluster_table(agent, states, descriptions)
     images = mean_images(states)
     frames = {k: states.frames(representative_rows(states, k)) for k in images}
     empty = [str(k) for k in table.index if not table["states"][k]]
@@ -121,23 +125,22 @@ def save_cluster_outputs(
         "cluster_table",
         f"Clusters over n = {kept:,} states: share; mean dwell time with 95% interval (environments resampled); value "
         "estimate (in scaled reward, as the agent learns it) and discounted return to go (γ 0.999, raw reward, to the "
-        "end of episode or recording), each with its standard deviation; the three most frequent actions; and the "
-        f"description, where somebody has written one.{unused}",
+        "end of episode or recording), each with its standard deviation; the three likeliest actions under the "
+        f"policy; and the description, where somebody has written one.{unused}",
         runs,
     )
-    figure, ax = plt.subplots(figsize=(7.6, 3.6))
-    actions = action_shares(states)
+    actions = action_table(agent, states)
+    figure, ax = plt.subplots(figsize=(3.4 + 0.46 * actions.shape[1], 3.8))
     draw_actions(ax, actions, table["states"].to_dict())
-    ax.set_title(f"What the agent does in each cluster of {game}")
+    ax.set_title(f"What the policy does in each cluster of {game}")
     outputs.figure(
         figure,
         "cluster_actions",
-        f"Share of each action in each cluster over n = {kept:,} states, as taken: "
-        f"{states.meta['random_action']:.0%} of them at random. Names are Procgen's; a game may give several of them "
-        "the same effect.",
+        f"Mean probability of each action under the policy, in each cluster, over n = {kept:,} states. Actions are "
+        f"named by what they do in {game}; of Procgen's 15, those with the same effect are added up.",
         runs,
     )
-    outputs.table(actions, "cluster_action_shares", "The same action shares, in full precision.", runs)
+    outputs.table(actions, "cluster_action_shares", "The same probabilities, in full precision.", runs)
     return table
 
 

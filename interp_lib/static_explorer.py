@@ -11,16 +11,16 @@ import numpy as np
 
 from .browsing import (
     Groups,
-    action_probabilities,
     check_states,
     cluster_clips,
     cluster_rows,
+    effect_probabilities,
     episode_steps,
     mean_image,
     readable_ink,
 )
 from .embedding import StateSet, sample_rows, tsne
-from .envs.procgen import ACTION_NAMES
+from .envs.actions import ACTION_EFFECTS, NUM_ACTIONS, effect_of
 from .errors import InterpError
 from .runs import PAPER_TIMESTEPS
 from .semantic.agents import PPO
@@ -61,7 +61,7 @@ def export_explorer(
     check_states(agent, states)
     if not states.kept.any():
         raise InterpError(f"{states.path} has no kept states to show. Collect more: interp embed RUN")
-    clusters, tiles = _clusters(states, descriptions or {}, seed)
+    clusters, tiles = _clusters(agent, states, descriptions or {}, seed)
     clip_sheets = sheets(tiles)
     fixed = {"clusters": clusters, "clipSheets": clip_sheets, **frame_geometry(tiles)}
     room = max_bytes - sum(map(len, clip_sheets)) - 100_000  # the page itself and its text
@@ -80,9 +80,11 @@ def export_explorer(
     return ExplorerInfo(len(page.encode()), len(rows))
 
 
-def _clusters(states: StateSet, descriptions: Mapping[int, str], seed: int) -> tuple[list[dict[str, Any]], np.ndarray]:
+def _clusters(
+    agent: PPO, states: StateSet, descriptions: Mapping[int, str], seed: int
+) -> tuple[list[dict[str, Any]], np.ndarray]:
     """Each cluster's facts, and the tiles (n, 64, 64, 3) of its mean image and clips, which the facts point into."""
-    groups, steps = Groups(states), episode_steps(states)
+    groups, steps = Groups(agent, states), episode_steps(states)
     clusters: list[dict[str, Any]] = []
     tiles: list[np.ndarray] = []
     for k in range(states.num_codes):
@@ -112,23 +114,26 @@ def _render(
     spaces = {"FDR": states.fdr[rows]}
     if with_tsne and len(rows) >= TSNE_LEAST:
         spaces["t-SNE"] = tsne(states.feature[rows], seed=seed)
-    probabilities = np.round(255 * action_probabilities(agent, states, rows)).astype(np.uint8)
+    game = states.meta["game"]
+    effects = list(ACTION_EFFECTS[game])
+    index = np.array([effects.index(effect_of(game, action)) for action in range(NUM_ACTIONS)])
+    probabilities = np.round(255 * effect_probabilities(agent, states, rows)).astype(np.uint8)
     data = {
         **fixed,
-        "actionNames": ACTION_NAMES,
+        "actionNames": effects,
         "spaces": {name: np.round(points, 3).T.tolist() for name, points in spaces.items()},
         "code": states.code[rows].tolist(),
         "level": states.level[rows].tolist(),
         "step": episode_steps(states)[rows].tolist(),
-        "action": states.action[rows].tolist(),
+        "action": index[states.action[rows]].tolist(),
         "value": np.round(states.value[rows].astype(float), 2).tolist(),
         "probabilities": base64.b64encode(probabilities.tobytes()).decode(),
     }
     return render_page(
         "static_explorer.html.j2",
         data=data,
-        game=states.meta["game"],
-        game_title=GAME_TITLES.get(states.meta["game"], states.meta["game"].capitalize()),
+        game=game,
+        game_title=GAME_TITLES.get(game, game.capitalize()),
         run=states.meta["run"],
         timesteps=states.meta["timesteps"],
         paper_timesteps=PAPER_TIMESTEPS,

@@ -110,7 +110,7 @@ def test_arrows_pass_by_the_pictures_between():
 def test_both_are_saved_with_captions(study, states, tmp_path):
     outputs = Outputs(tmp_path, "04_prototype_visualization", parameters={})
     save_leader_graph(study, outputs, [PROTOSAC])
-    medoids = save_medoids(states, outputs, [SPPO])
+    medoids = save_medoids(load_agent(SPPO, device="cpu"), states, outputs, [SPPO])
     saved = {output.name: output for output in saved_outputs(tmp_path)["04_prototype_visualization"]}
     assert set(saved) == {"leader_graph", "cluster_medoids"}
     assert "n = 400 decisions in 2 episodes" in saved["leader_graph"].caption

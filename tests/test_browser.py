@@ -72,8 +72,8 @@ def test_clips_stay_in_their_cluster_and_episode(states):
         assert len(clip) <= 17 and np.isin(clip, region).any() and len(set(states.level[clip])) == 1
 
 
-def test_statistics_of_clusters_and_of_none(states):
-    groups = browsing.Groups(states)
+def test_statistics_of_clusters_and_of_none(agent, states):
+    groups = browsing.Groups(agent, states)
     shares = [groups.cluster(k).share for k in range(states.num_codes)]
     assert sum(shares) == pytest.approx(1)
     largest = groups.cluster(int(np.argmax(shares)))

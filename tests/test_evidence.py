@@ -11,7 +11,7 @@ import pytest
 matplotlib.use("Agg")
 
 from interp_lib import InterpError, load_agent
-from interp_lib.clusters import action_shares
+from interp_lib.clusters import action_table
 from interp_lib.embedding import END, StateSet, collect_states
 from interp_lib.evaluation import Interval
 from interp_lib.evidence import code_separation, code_usage, semantic_neighbours, temporal_coherence
@@ -201,14 +201,15 @@ def test_close_clusters_are_moved_apart_and_far_ones_stay():
     assert spread_out({}) == {}
 
 
-def test_a_cluster_without_states_is_left_out_and_named(tmp_path):
+def test_a_cluster_without_states_is_left_out_and_named(tiny_sppo, tmp_path):
     code = np.repeat(np.array([[0, 1], [1, 0], [0, 1]]), 4, axis=0)
-    states = recording(tmp_path / "s.h5", code)
+    agent = load_agent(tiny_sppo, device="cpu")
+    states = recording(tmp_path / "s.h5", code, feature=np.zeros((code.size, 256), np.float32))
     outputs = Outputs(tmp_path / "figures", "x")
-    table = save_cluster_outputs(states, outputs, [], {0: "waits", 3: "never seen"})
+    table = save_cluster_outputs(agent, states, outputs, [], {0: "waits", 3: "never seen"})
     save_transitions(states, outputs, [])
     assert table["states"].tolist() == [12, 12, 0, 0] and table.loc[2].drop(["states", "share"]).isna().sum() >= 5
-    assert action_shares(states).loc[2].isna().all()
+    assert action_table(agent, states).loc[2].isna().all()
     captions = {path.stem: path.read_text() for path in (tmp_path / "figures/x").glob("*.json")}
     assert "Never used: cluster 2, 3" in captions["cluster_gallery"]
     assert "No arrows from 0, 1: visited fewer than 10 times" in captions["cluster_transitions"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from interp_lib import SPPO, InterpError, load_agent
-from interp_lib.clusters import action_shares, cluster_table, mean_images, representative_rows
+from interp_lib.clusters import action_table, cluster_table, mean_images, representative_rows
 from interp_lib.embedding import (
     CUT,
     END,
@@ -229,17 +229,17 @@ def test_dwell_times_end_with_cluster_and_episode(tmp_path):
     np.testing.assert_allclose(return_to_go(states, gamma=0.5).reshape(4, 2), expected)
 
 
-def test_cluster_analyses(states):
-    table = cluster_table(states)
+def test_cluster_analyses(agent, states):
+    table = cluster_table(agent, states)
     assert table["states"].sum() == states.kept.sum() and table["share"].sum() == pytest.approx(1)
     used = table["states"] > 0
     known = table["mean dwell (steps) low"].notna()  # no interval for what a single environment has been in
     assert known.any() and not known[~used].any()
     assert (table["mean dwell (steps) low"][known] <= table["mean dwell (steps)"][known]).all()
-    shares = action_shares(states)
+    shares = action_table(agent, states)
     np.testing.assert_allclose(shares[used].sum(axis=1), 1)
     assert shares[~used].isna().all(axis=None)
-    assert cluster_table(states, {2: "waits"})["description"].tolist() == ["", "", "waits", "", "", "", "", ""]
+    assert cluster_table(agent, states, {2: "waits"})["description"].tolist() == ["", "", "waits", "", "", "", "", ""]
     images = mean_images(states)
     assert set(images) == set(states.code[states.kept])
     k = int(np.bincount(states.code[states.kept]).argmax())

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from interp_lib import InterpError
+from interp_lib.envs.actions import ACTION_NAMES, NUM_ACTIONS
 from interp_lib.envs.names import PROCGEN_GAMES, continuous_task, procgen_game
-from interp_lib.envs.procgen import ACTION_NAMES, NUM_ACTIONS, SCORE_RANGES, ProcgenVec
+from interp_lib.envs.procgen import SCORE_RANGES, ProcgenVec
 
 
 @pytest.mark.parametrize("game", PROCGEN_GAMES)

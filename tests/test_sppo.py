@@ -11,7 +11,8 @@ import torch
 from conftest import TINY
 
 from interp_lib import PPO, SPPO, InterpError, load_agent
-from interp_lib.envs.procgen import NUM_ACTIONS, ProcgenVec
+from interp_lib.envs.actions import NUM_ACTIONS
+from interp_lib.envs.procgen import ProcgenVec
 from interp_lib.semantic.agents import TRAINING_STATE
 from interp_lib.semantic.config import SPPOConfig
 from interp_lib.semantic.losses import fdr_loss, vq_loss

@@ -73,7 +73,7 @@ def _run_embed(args: argparse.Namespace) -> int:
     states = collect_states(agent, path, steps=args.steps, seed=args.seed, reuse=True)
     descriptions = read_descriptions(run.path, states.num_codes)
     draw_spaces(states, outputs, [run.path], tsne_states=args.tsne_states)
-    save_cluster_outputs(states, outputs, [run.path], descriptions)
+    save_cluster_outputs(agent, states, outputs, [run.path], descriptions)
     save_transitions(states, outputs, [run.path])
     print(f"saved {len(states):,} states and their pictures in {outputs.folder / run.name}")
     return 0

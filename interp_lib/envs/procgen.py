@@ -16,15 +16,8 @@ from ..errors import InterpError
 from .names import procgen_game
 
 OBSERVATION_SHAPE = (64, 64, 3)
-NUM_ACTIONS = 15
 # Unseen levels start here (semantic clustering paper, evaluation): far beyond every training range of the papers.
 UNSEEN_LEVEL_OFFSET = 200_000
-
-# Names of the 15 actions in Procgen's order: a joystick's nine positions, then six buttons (mostly unused).
-ACTION_NAMES: tuple[str, ...] = (
-    "left-down", "left", "left-up", "down", "noop", "up", "right-down", "right", "right-up",
-    "D", "A", "W", "S", "Q", "E",
-)  # fmt: skip
 
 # (R_min, R_max) of the Procgen benchmark paper (Cobbe et al. 2020, appendix C): R_min is the return of an agent that
 # sees no observation, R_max the best possible or, where unknown, the best reached.

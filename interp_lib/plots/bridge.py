@@ -61,10 +61,10 @@ def plot_medoids(
         frames: uint8 (64, 64, 3) by cluster: its medoid.
         counts: states by cluster.
         values: mean value estimate by cluster, scaled reward.
-        actions: share of each action, a row a cluster (:func:`~interp_lib.clusters.action_shares`).
+        actions: probability of each action, a row a cluster (:func:`~interp_lib.clusters.action_table`).
         title: of the figure.
         columns: of the grid.
-        top: how many actions to show, the most frequent.
+        top: how many actions to show, the likeliest.
     """
     shown = sorted(frames, key=lambda k: -counts[k])
     total, longest = sum(counts.values()), float(np.nanmax(actions.loc[shown]))
@@ -96,7 +96,7 @@ def plot_medoids(
         bars.tick_params(axis="x", labelsize=7.5)
         bars.grid(axis="y", visible=False)
         if place + columns >= len(shown):
-            bars.set_xlabel("share of actions taken", fontsize=8.5, labelpad=2)
+            bars.set_xlabel("mean probability", fontsize=8.5, labelpad=2)
     fig.suptitle(title, fontsize=11)
     return fig
 

@@ -112,22 +112,28 @@ def cluster_gallery(
 
 
 def draw_actions(ax: Axes, shares: pd.DataFrame, counts: Mapping[int, int]) -> None:
-    """How often each action was taken in each cluster: a cell for each, dark where often; numbers from 10% on.
+    """How likely each action is in each cluster: a cell for each, dark where likely; numbers from 5% on.
 
     Args:
         shares: a row a cluster, a column an action; rows sum to 1, or are NaN for an empty cluster.
         counts: states by cluster, named beside the rows.
     """
+    from matplotlib.ticker import PercentFormatter
+
     values = shares.to_numpy()
-    ax.imshow(values, cmap="Blues", vmin=0, vmax=max(0.3, np.nanmax(values, initial=0)), aspect="auto")
+    most = max(0.3, np.nanmax(values, initial=0))
+    cells = ax.imshow(values, cmap="Blues", vmin=0, vmax=most, aspect="auto")
     for row, of_cluster in enumerate(values):
         for column, share in enumerate(of_cluster):
-            if share >= 0.095:
-                color = "white" if share > 0.22 else INK
+            if share >= 0.045:
+                color = "white" if share > 0.62 * most else INK
                 ax.text(column, row, f"{share:.0%}", ha="center", va="center", fontsize=7.5, color=color)
+    bar = ax.figure.colorbar(cells, ax=ax, format=PercentFormatter(1, decimals=0), pad=0.02)
+    bar.set_label("mean probability under the policy", fontsize=9)
+    bar.outline.set_visible(False)
     ax.set_xticks(range(shares.shape[1]), shares.columns, rotation=45, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(len(shares)), [f"{k}   n = {counts[k]:,}" for k in shares.index])
     for label, k in zip(ax.get_yticklabels(), shares.index, strict=True):
         label.set(color=cluster_color(int(k)), weight="bold")
-    ax.set(xlabel="action (as the game names it)", ylabel="cluster")
+    ax.set(xlabel="action, by its effect in the game", ylabel="cluster")
     ax.grid(visible=False)

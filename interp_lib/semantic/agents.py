@@ -13,7 +13,8 @@ import torch
 from tqdm.auto import tqdm
 
 from ..compute import choose_device, has_fast_bf16, keep_large_allocations
-from ..envs.procgen import NUM_ACTIONS, OBSERVATION_SHAPE
+from ..envs.actions import NUM_ACTIONS
+from ..envs.procgen import OBSERVATION_SHAPE
 from ..errors import InterpError
 from ..progress import ProgressLog
 from ..provenance import provenance

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..envs.procgen import NUM_ACTIONS, ProcgenVec
+from ..envs.actions import NUM_ACTIONS
+from ..envs.procgen import ProcgenVec
 from ..errors import InterpError
 from .agents import PPO, Embedding
 from .config import PPOConfig

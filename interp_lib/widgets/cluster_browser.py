@@ -11,10 +11,10 @@ import numpy as np
 from ..browsing import (
     Group,
     Groups,
-    action_probabilities,
     check_states,
     cluster_clips,
     cluster_rows,
+    effect_probabilities,
     episode_rows,
     episode_steps,
     mean_image,
@@ -22,7 +22,7 @@ from ..browsing import (
 )
 from ..descriptions import DESCRIPTIONS, read_descriptions, write_description
 from ..embedding import StateSet
-from ..envs.procgen import ACTION_NAMES
+from ..envs.actions import ACTION_EFFECTS, effect_of
 from ..errors import InterpError
 from ..runs import Run, load_agent, read_run
 from ..semantic.agents import PPO
@@ -75,7 +75,8 @@ class ClusterBrowser:
         if tsne is not None:
             self.spaces["t-SNE"] = np.asarray(tsne)
         self.descriptions = self._read_descriptions()
-        self._groups = Groups(states)
+        self._groups = Groups(self.agent, states)
+        self._effects = list(ACTION_EFFECTS[states.meta["game"]])
         self._steps = episode_steps(states)
         self._cluster_pictures: dict[int, str] = {}
         self._widget: Any = None
@@ -96,13 +97,13 @@ class ClusterBrowser:
         from .parts import bars, chip, picture
 
         states, k = self.states, int(self.states.code[row])
-        probabilities = action_probabilities(self.agent, states, np.array([row]))[0]
-        action = int(states.action[row])
+        probabilities = effect_probabilities(self.agent, states, np.array([row]))[0]
+        action = self._effects.index(effect_of(states.meta["game"], int(states.action[row])))
         facts = {
             "cluster": chip(k, cluster_color(k)) + self._sentence(k),
             "level": f"{states.level[row]}, step {self._steps[row]}",
             "value": f"{states.value[row]:.2f} <span class=soft>(in scaled reward)</span>",
-            "action taken": f"<b>{ACTION_NAMES[action]}</b>, probability {probabilities[action]:.0%}",
+            "action taken": f"<b>{self._effects[action]}</b>, probability {probabilities[action]:.0%}",
         }
         rows = "".join(f"<span class=soft>{name}</span><span>{text}</span>" for name, text in facts.items())
         return (
@@ -110,7 +111,7 @@ class ClusterBrowser:
             + picture(states.frames([row])[0], width, f"level {states.level[row]}, step {self._steps[row]}")
             + f"<div class=facts>{rows}</div>"
             + f"<p class=soft>What the policy would do (◂ taken; {states.meta['random_action']:.0%} of actions are "
-            "random)</p>" + bars(ACTION_NAMES, probabilities, mark=action) + "</div>"
+            "random)</p>" + bars(self._effects, probabilities, mark=action) + "</div>"
         )
 
     def cluster_html(self, k: int) -> str:
@@ -161,8 +162,8 @@ class ClusterBrowser:
             f"<div class=interp><p>{title}</p><p><b>{group.count:,}</b> states (<b>{group.share:.1%}</b>) on "
             f"<b>{group.levels}</b> levels · {dwell}mean value <b>{group.value:.2f}</b> · "
             f"mean return to go <b>{group.return_to_go:.1f}</b></p>"
-            f'<div class=row>{pictures}<div style="min-width:200px"><p class=soft>Most frequent actions</p>'
-            + bars([ACTION_NAMES[a] for a in common], group.actions[common])
+            f'<div class=row>{pictures}<div style="min-width:200px"><p class=soft>What the policy would do</p>'
+            + bars([self._effects[a] for a in common], group.actions[common])
             + "</div></div></div>"
         )
 
