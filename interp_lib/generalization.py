@@ -179,9 +179,11 @@ def published_comparison(runs: Iterable[Run]) -> pd.DataFrame:
     Only runs of the published setting (easy, all levels) on games with published curves.
 
     Returns:
-        index ``game``, ``steps``, ``agent``; columns ``here``, ``published mean``, ``published min``, ``published
-        max``, ``seeds`` (published ones) and ``where`` (inside, above or below the published seeds). ``steps`` is the
-        last point of both curves up to there.
+        index ``game``, ``steps``, ``agent``; columns ``here`` with its 95% interval over those episodes (NaN where the
+        run didn't keep their spread: before its end, or an early run), ``published mean``, ``published min``,
+        ``published max``, ``seeds`` (published ones) and ``where``: inside the published seeds; above or below them,
+        with the whole interval; or between, where only the mean lies outside. ``steps`` is the last point of both
+        curves up to there.
     """
     runs = [r for r in runs if r.algorithm in SEMANTIC_ALGORITHMS and r.mode == "easy" and r.num_levels == 0]
     rows = []
@@ -192,13 +194,14 @@ def published_comparison(runs: Iterable[Run]) -> pd.DataFrame:
             common = published.index.intersection(curve.index[curve.index <= end])
             if not len(published.columns) or not len(common):
                 continue
-            steps, here = int(common.max()), float(curve.loc[common.max()])
+            steps = int(common.max())
+            here = _last_returns(run, steps, float(curve.loc[steps]))
             seeds = published.loc[steps]
-            where = "below" if here < seeds.min() else "above" if here > seeds.max() else "inside"
             rows.append(
-                {"game": run.env, "steps": steps, "agent": agent_name(run.algorithm), "seed": run.seed, "here": here}
+                {"game": run.env, "steps": steps, "agent": agent_name(run.algorithm), "seed": run.seed}
+                | columns("here", here)
                 | {"published mean": seeds.mean(), "published min": seeds.min(), "published max": seeds.max()}
-                | {"seeds": len(seeds), "where": where}
+                | {"seeds": len(seeds), "where": _where(here, seeds)}
             )
     names = [
         "game",
@@ -206,6 +209,8 @@ def published_comparison(runs: Iterable[Run]) -> pd.DataFrame:
         "agent",
         "seed",
         "here",
+        "here low",
+        "here high",
         "published mean",
         "published min",
         "published max",
@@ -214,6 +219,22 @@ def published_comparison(runs: Iterable[Run]) -> pd.DataFrame:
     ]
     table = pd.DataFrame(rows, columns=names).drop_duplicates(["game", "steps", "agent", "seed"])
     return table.sort_values(["game", "steps", "agent"]).set_index(["game", "steps", "agent"])
+
+
+def _last_returns(run: Run, steps: int, mean: float) -> Interval:
+    """Mean return of the last training episodes at ``steps``; its interval (normal) where their spread was kept."""
+    last = run.config.get("training", {}).get("last_episodes")
+    if not last or steps != run.timesteps:
+        return Interval(mean, np.nan, np.nan)
+    reach = 1.96 * last["std"] / np.sqrt(last["n"])
+    return Interval(mean, mean - reach, mean + reach)
+
+
+def _where(here: Interval, seeds: pd.Series) -> str:
+    low, high = (here.mean if np.isnan(bound) else bound for bound in (here.low, here.high))
+    if seeds.min() <= here.mean <= seeds.max():
+        return "inside"
+    return "below" if high < seeds.min() else "above" if low > seeds.max() else "between"
 
 
 def same_steps(a: int, b: int) -> bool:

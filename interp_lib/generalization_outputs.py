@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 
 from .comparison import Comparison
+from .envs.names import game_title
 from .errors import InterpError
 from .generalization import (
     Evaluations,
     level_table,
+    longest_runs,
     paper_table,
     published_comparison,
     restricted_runs,
@@ -19,6 +21,9 @@ from .generalization import (
 )
 from .outputs import Outputs
 from .plots.comparison import plot_comparison, plot_levels, plot_published, plot_restricted
+from .plots.curves import plot_games
+from .progress import read_progress
+from .published import published_seeds
 from .runs import PAPER_TIMESTEPS, SEMANTIC_ALGORITHMS, Run, agent_name, find_runs
 from .workbench import Workbench
 
@@ -153,6 +158,30 @@ def save_paper_table(
     return table
 
 
+def save_learning_curves(runs: Sequence[Run], outputs: Outputs) -> None:
+    """Save the learning curves of all published games that a run here was trained on, inside the published range."""
+    runs = [r for r in longest_runs(runs, SEMANTIC_ALGORITHMS) if r.mode == "easy" and r.num_levels == 0]
+    published = {r.name: published_seeds(r.algorithm, r.env) for r in runs}
+    runs = [r for r in runs if len(published[r.name].columns)]
+    if not runs:
+        return
+    curves = {
+        a: {game_title(r.env): read_progress(r.path).set_index("total_timesteps")["eprewmean"] for r in of_a}
+        for a in SEMANTIC_ALGORITHMS
+        if (of_a := [r for r in runs if r.algorithm == a])
+    }
+    bands = {a: {game_title(r.env): published[r.name] for r in runs if r.algorithm == a} for a in curves}
+    least, most = (f"{pick(r.timesteps for r in runs):,}" for pick in (min, max))
+    outputs.figure(
+        plot_games(curves, bands),
+        "learning_curves_of_all_games",
+        "Mean return of the last 100 training episodes: one seed here (bold: moving average 0.9, the paper's form; "
+        "faint: as logged) and the range and mean of the published seeds, smoothed alike. The runs here have "
+        f"{least} to {most} of the paper's {PAPER_TIMESTEPS:,} steps.",
+        [run.path for run in runs],
+    )
+
+
 def save_published(runs: Sequence[Run], outputs: Outputs) -> pd.DataFrame:
     """Save runs here against the published seeds at the same number of steps; returns the table, empty without any."""
     table = published_comparison(runs)
@@ -161,9 +190,9 @@ def save_published(runs: Sequence[Run], outputs: Outputs) -> pd.DataFrame:
     names = {(game, agent) for game, _, agent in table.index}
     paths = [run.path for run in runs if (run.env, agent_name(run.algorithm)) in names]
     caption = (
-        "Mean return of the last 100 training episodes here (one seed a row) and in the published seeds after the same "
-        "number of steps, on the benchmark's scale (easy) so that games share an axis. A fourth seed of the same kind "
-        "would lie within the range of three with probability 1/2."
+        "Mean return of the last 100 training episodes here (one seed a row; normal 95% interval over those episodes) "
+        "and in the published seeds after the same number of steps, on the benchmark's scale (easy) so that games "
+        "share an axis. A fourth seed of the same kind would lie within the range of three with probability 1/2."
     )
     outputs.figure(plot_published(table), "published_and_here", caption, paths)
     outputs.table(table, "published_and_here_table", caption, paths)

@@ -359,13 +359,33 @@ def agent_name(algorithm: str) -> str:
 
 
 def _history_lines(config: dict[str, Any]) -> list[str]:
+    """On what the run was trained: a sentence, or a list where machine, precision, PyTorch or revision changed."""
     hours = config.get("training", {}).get("seconds", 0) / 3600
-    provenance = config.get("provenance", {})
-    hardware, libraries, git = (provenance.get(key, {}) for key in ("hardware", "libraries", "git"))
+    took = f" In all it took {hours:.1f} hours." if hours >= 0.05 else ""
+    history = config.get("history") or [config.get("provenance", {})]
+    stays: list[tuple[str, list[dict[str, Any]]]] = []  # neighbours that were trained alike
+    for part in history:
+        how = _trained_on(part)
+        if not stays or stays[-1][0] != how or "new_dice" in part:
+            stays.append((how, []))
+        stays[-1][1].append(part)
+    if len(stays) == 1:
+        slices = f", in {len(history)} slices" if len(history) > 1 else ""
+        return [f"Trained on {stays[0][0]}{slices}.{took}", ""]
+    lines = [f"Training went on on another machine or revision.{took}", ""]
+    for how, parts in stays:
+        dice = parts[0].get("new_dice")
+        anew = f"; its dice start from seed {dice}" if dice is not None else ""
+        lines.append(f"- steps {parts[0]['from']:,} to {parts[-1]['to']:,} on {how}{anew}")
+    return [*lines, ""]
+
+
+def _trained_on(part: dict[str, Any]) -> str:
+    """Device, precision, PyTorch and revision of a slice of training, in words."""
+    hardware, libraries, git = (part.get(key, {}) for key in ("hardware", "libraries", "git"))
     device = hardware.get("gpu") or f"{hardware.get('cpu')}, {hardware.get('cores')} cores"
-    line = f"Trained on {re.sub(r' +', ' ', str(device))} with PyTorch {libraries.get('torch')}"
-    line += f", in {hours:.1f} hours" if hours else ""
+    words = [re.sub(r" +", " ", str(device)), *filter(None, [part.get("precision")])]
+    line = f"{', '.join(words)}, with PyTorch {libraries.get('torch')}"
     if git.get("revision"):
-        line += f"; revision {git['revision'][:10]}" + (" with uncommitted changes" if git.get("dirty") else "")
-    slices = len(config.get("history", []))
-    return [line + (f"; {slices} slices" if slices > 1 else "") + ".", ""]
+        line += f", revision {git['revision'][:10]}" + (" with uncommitted changes" if git.get("dirty") else "")
+    return line

@@ -21,6 +21,7 @@ from .browsing import (
 )
 from .embedding import StateSet, sample_rows, tsne
 from .envs.actions import ACTION_EFFECTS, NUM_ACTIONS, effect_of
+from .envs.names import game_title
 from .errors import InterpError
 from .runs import PAPER_TIMESTEPS
 from .semantic.agents import PPO
@@ -31,9 +32,6 @@ from .style import cluster_color
 MAX_BYTES = 8_000_000  # still a mail attachment
 MOST_STATES = 4_000  # more would hide each other on a phone
 TSNE_LEAST = 200  # below, t-SNE with its usual perplexity says little
-# As Procgen's authors write the names that capitals alone don't give.
-GAME_TITLES = {"coinrun": "CoinRun", "fruitbot": "FruitBot", "starpilot": "StarPilot", "caveflyer": "CaveFlyer",
-               "bigfish": "BigFish", "bossfight": "BossFight"}  # fmt: skip
 
 
 def export_explorer(
@@ -133,7 +131,7 @@ def _render(
         "static_explorer.html.j2",
         data=data,
         game=game,
-        game_title=GAME_TITLES.get(game, game.capitalize()),
+        game_title=game_title(game),
         run=states.meta["run"],
         timesteps=states.meta["timesteps"],
         paper_timesteps=PAPER_TIMESTEPS,

@@ -35,7 +35,8 @@ def test_actions_share_an_effect_exactly_when_the_game_cannot_tell_them_apart(ga
     explorer, env = ProcgenVec(game, 64, seed=5), ProcgenVec(game, NUM_ACTIONS, seed=1)
     rng = np.random.default_rng(0)
     same, states = np.ones((NUM_ACTIONS, NUM_ACTIONS), bool), 0
-    wanted = set(ACTION_EFFECTS[game].values())
+    wanted: set[tuple[int, ...]] = set(ACTION_EFFECTS[game].values())
+    groups: set[tuple[int, ...]] = set()
     held = rng.integers(0, NUM_ACTIONS, 64)
     while states < 96 or (states < 800 and groups != wanted):  # only somebody on a crate, in CoinRun, can let go of it
         for _ in range(12):

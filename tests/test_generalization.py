@@ -26,6 +26,7 @@ from interp_lib.generalization_outputs import (
     profile_thresholds,
     runs_to_compare,
     save_comparison,
+    save_learning_curves,
     save_levels,
     save_paper_table,
     save_published,
@@ -176,7 +177,18 @@ def test_published_and_here_at_the_same_step(folder):
     assert set(table.index.get_level_values("game")) == {"fruitbot"}
     row = table.loc[("fruitbot", 32768, "SPPO")]
     assert row["published mean"] == pytest.approx(seeds.loc[32768].mean()) and row["seeds"] == 3
+    assert np.isnan(row["here low"])  # a run that kept no spread has no interval
     assert published_comparison([]).empty
+
+
+@pytest.mark.parametrize(("off", "std", "where"), [(0, 5, "inside"), (0.5, 50, "between"), (9, 5, "above")])
+def test_a_dot_beside_the_published_seeds_has_its_interval(off, std, where, folder):
+    best = float(published_seeds("sppo", "fruitbot").loc[32768].max())
+    run = procgen(folder, "sppo", "fruitbot", 32_768, 1.0, curve={32768: best + off})
+    run.config["training"] = {"last_episodes": {"n": 100, "mean": best + off, "std": std}}
+    row = published_comparison([run]).loc[("fruitbot", 32768, "SPPO")]
+    assert row["where"] == where
+    assert row["here high"] - row["here"] == pytest.approx(1.96 * std / 10) == row["here"] - row["here low"]
 
 
 def test_figures_are_drawn(folder, evaluations):
@@ -223,9 +235,10 @@ def test_what_the_notebook_saves(folder, evaluations, tmp_path):
     save_levels(runs, evaluations, outputs, normalise=True)
     save_paper_table(runs, evaluations, outputs, "papers")
     save_published(runs, outputs)
+    save_learning_curves(runs, outputs)
     save_restricted([procgen(folder, "ppo", "ninja", 16384, 5.0, levels=200)], evaluations, outputs)
     captions = {output.name: output.caption for output in saved_outputs(tmp_path / "figures")["02"]}
-    assert len(captions) == 9
+    assert len(captions) == 10
     for name in ("compare_ppo_sppo", "generalization", "generalization_by_levels"):
         assert "n = " in captions[name] and "95%" in captions[name] and "Cobbe" in captions[name]
 

@@ -13,12 +13,14 @@ from conftest import TINY
 from interp_lib import PPO, SPPO, InterpError, load_agent
 from interp_lib.envs.actions import NUM_ACTIONS
 from interp_lib.envs.procgen import ProcgenVec
+from interp_lib.runs import render_card
 from interp_lib.semantic.agents import TRAINING_STATE
 from interp_lib.semantic.config import SPPOConfig
 from interp_lib.semantic.losses import fdr_loss, vq_loss
 from interp_lib.semantic.network import ActorCritic, ImpalaStage, max_pool
 from interp_lib.semantic.rollout import EpisodeStatistics, RewardNormalizer
 from interp_lib.semantic.trainer import PROGRESS_COLUMNS, Trainer
+from interp_lib.storage import read_json
 
 STEPS = 128  # of one update with TINY
 CLOCK = ["fps", "time_elapsed"]
@@ -35,6 +37,7 @@ def test_training_leaves_a_run_folder_with_one_row_an_update(tiny_sppo):
     assert progress[["policy_loss", "value_loss", "skill_loss", "vq_loss"]].notna().all(axis=None)
     agent = load_agent(tiny_sppo)
     assert isinstance(agent, SPPO) and agent.timesteps == 3 * STEPS
+    assert "last_episodes" not in agent._training  # none has ended yet
 
 
 def test_training_changes_every_weight_and_ppo_has_no_semantic_module():
@@ -132,6 +135,9 @@ def test_a_state_as_a_gpu_writes_it_goes_on_here_with_new_dice_and_says_so(
     assert [part["to"] for part in again.history] == [3 * STEPS, 4 * STEPS, 5 * STEPS]
     assert (other["device"], other["new_dice"]) == ("cpu", seed)
     assert "new_dice" not in first and "new_dice" not in own
+    card = render_card(read_json(run_dir / "config.json"))
+    assert "- steps 384 to 640 on" in card and f"fp32, with PyTorch {torch.__version__}" in card
+    assert card.count(f"its dice start from seed {seed}") == 1
 
 
 def test_going_on_from_a_release_keeps_counters_and_reward_scale(tiny_sppo, tmp_path):
@@ -278,6 +284,7 @@ def test_episode_statistics_count_whole_episodes():
     for reward, done in (([1, 5], [False, False]), ([2, 5], [True, False]), ([4, 5], [True, False])):
         statistics.add(np.array(reward, dtype=float), np.array(done))
     assert list(statistics.returns) == [3.0, 4.0] and list(statistics.lengths) == [2, 1]
+    assert statistics.summary() == {"n": 2, "mean": 3.5, "std": pytest.approx(0.5**0.5, abs=1e-6)}
 
 
 def test_rewards_are_clipped_to_ten_and_returns_start_anew_after_an_episode():

@@ -23,6 +23,18 @@ CONTINUOUS_TASKS: dict[str, str] = {
 }
 
 
+# As Procgen's authors write the names that capitals alone don't give.
+_GAME_TITLES = {
+    "coinrun": "CoinRun", "fruitbot": "FruitBot", "starpilot": "StarPilot", "caveflyer": "CaveFlyer",
+    "bigfish": "BigFish", "bossfight": "BossFight",
+}  # fmt: skip
+
+
+def game_title(game: str) -> str:
+    """How a Procgen game is written for people, e.g. ``CoinRun``."""
+    return _GAME_TITLES.get(game, game.capitalize())
+
+
 def procgen_game(name: str) -> str:
     """Return the canonical name of a Procgen game.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ..envs.names import CONTINUOUS_TASKS
+from ..envs.names import CONTINUOUS_TASKS, game_title
 from ..envs.procgen import normalised
 from ..evaluation import Interval
 from ..runs import agent_name
@@ -83,7 +83,7 @@ def plot_restricted(table: pd.DataFrame) -> Figure:
         for place, (agent, part) in enumerate(table[table["game"] == game].groupby("agent")):
             part, color = part.sort_values("levels"), METHOD_COLORS[agent.lower()]
             for side, style, face in (("train", "--", "white"), ("unseen", "-", color)):
-                bars = [part[side] - part[f"{side} low"], part[f"{side} high"] - part[side]]
+                bars = np.array([part[side] - part[f"{side} low"], part[f"{side} high"] - part[side]])
                 label = f"{agent}, {'training' if side == 'train' else 'unseen'} levels"
                 ax.errorbar(
                     part["levels"] * 1.06**place, part[side], yerr=bars, color=color, linestyle=style, marker="o",
@@ -203,20 +203,23 @@ def plot_published(table: pd.DataFrame) -> Figure:
     rows = table.reset_index()
     figure, ax = plt.subplots(figsize=(8.6, 0.4 * len(rows) + 1.5), layout="constrained")
     for y, row in rows.iterrows():
-        low, mean, high, here = (
-            normalised(row[name], row["game"]) for name in ("published min", "published mean", "published max", "here")
-        )
+        low, mean, high = (normalised(row[f"published {name}"], row["game"]) for name in ("min", "mean", "max"))
+        here, *interval = (normalised(row[f"here{bound}"], row["game"]) for bound in ("", " low", " high"))
         ax.plot([low, high], [y, y], color=METHOD_COLORS["published"], linewidth=9, solid_capstyle="butt")
         ax.plot([mean, mean], [y - 0.25, y + 0.25], color=INK, linewidth=1.6)
-        ax.plot(here, y, "o", color=METHOD_COLORS[row["agent"].lower()], markersize=8, markeredgecolor="white")
+        color = METHOD_COLORS[row["agent"].lower()]
+        ax.plot(interval, [y, y], color=color, linewidth=2)
+        ax.plot(here, y, "o", color=color, markersize=8, markeredgecolor="white")
     labels = [f"{_name(r['game'])}, {r['steps']:,} steps, {r['agent']}" for _, r in rows.iterrows()]
     ax.set_yticks(range(len(rows)), labels)
     ax.set_ylim(len(rows) - 0.5, -0.5)
-    ax.set_xlabel("normalised mean return of the last 100 training episodes (0 blind, 1 the best)")
+    ax.set_xlabel(
+        "normalised mean return of the last 100 training episodes, 95% interval over them (0 blind, 1 the best)"
+    )
     ax.grid(axis="y", visible=False)
     seeds = "–".join(str(n) for n in sorted({*rows["seeds"]}))
     agents = [
-        Line2D([], [], color=METHOD_COLORS[agent.lower()], marker="o", linestyle="", label=f"{agent} here (1 seed)")
+        Line2D([], [], color=METHOD_COLORS[agent.lower()], marker="o", linestyle="", label=f"{agent} here")
         for agent in sorted(rows["agent"].unique())
     ]
     published = [
@@ -243,6 +246,4 @@ def _steps(steps: float) -> str:
 def _name(task: str) -> str:
     if task in CONTINUOUS_TASKS:
         return CONTINUOUS_TASKS[task].partition("-v")[0].removesuffix("Continuous")
-    inner = {"coin": "Run", "fruit": "Bot", "star": "Pilot", "cave": "Flyer", "big": "Fish", "boss": "Fight"}
-    first = next((first for first in inner if task.startswith(first)), task)
-    return first.capitalize() + inner.get(first, "")
+    return game_title(task)

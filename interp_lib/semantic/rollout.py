@@ -101,6 +101,12 @@ class EpisodeStatistics:
         """Mean episode length in steps, NaN before the first episode has ended."""
         return float(np.mean(self.lengths)) if self.lengths else float("nan")
 
+    def summary(self) -> dict[str, float]:
+        """Number, mean and sample standard deviation (n − 1; 0 for one episode) of the returns in the window."""
+        returns = np.array(self.returns)
+        std = float(returns.std(ddof=1)) if len(returns) > 1 else 0.0
+        return {"n": len(returns), "mean": self.mean_return, "std": round(std, 6)}
+
     def state_dict(self) -> dict[str, Any]:
         """Everything a bit-exact resume needs."""
         return {

@@ -270,6 +270,8 @@ class Trainer:
         normalizer = self.normalizer.state_dict()
         del normalizer["returns"]
         summary = {"updates": self.updates, "seconds": round(self.seconds, 1), "reward_normalizer": normalizer}
+        if self.episodes.returns:
+            summary["last_episodes"] = self.episodes.summary()
         if isinstance(self.config, SPPOConfig):
             summary["skill_weight"] = self.skill_weight
         if self.workers.size > 1:
