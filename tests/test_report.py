@@ -92,7 +92,7 @@ def test_every_output_is_there_with_caption_number_and_source(figures):
     (video,) = page.all("video")
     assert video["src"] == "02_evaluate/clip.mp4" and video["poster"] == "02_evaluate/clip.poster.png"
     assert {"controls", "muted", "loop", "playsinline"} <= video.keys() and video["preload"] == "metadata"
-    assert page.all("a", href="#run-sppo-ninja-s2021") and page.all("article", id="run-ppo-ninja-s2021")
+    assert page.all("a", href="#run-sppo-ninja-s2021") and page.all("details", id="run-ppo-ninja-s2021")
     for value in ("ninja", "quick", "done in 34 s", "This run has no card."):
         assert value in page.text
 
@@ -207,6 +207,25 @@ def test_numbers_line_up_and_sort_by_their_full_value(tmp_path):
     ]
     assert [row[1].key for row in table.rows] == [4.123456, -17.5, float("-inf")]
     assert table.rows[0][0].key == "ninja"
+
+
+@pytest.mark.parametrize("gap", [" ", "_"])
+def test_an_interval_shares_the_column_of_its_quantity_and_seeds_are_names(gap, tmp_path):
+    frame = pandas.DataFrame(
+        {
+            "seed": [2021, 2022],
+            "steps": [2021, 25_000],
+            "return": [8.5, np.nan],
+            f"return{gap}low": [7.25, np.nan],
+            f"return{gap}high": [9, np.nan],
+            "low": [1.0, 2.0],
+        }
+    )
+    table = load_table(Outputs(tmp_path, "n").table(frame, "t", ""))
+    assert table.columns == [("seed", True), ("steps", True), ("return", True), ("low", True)]
+    assert [cell.text for cell in table.rows[0]] == ["2021", "2,021", "8.50 [7.25, 9.00]", "1"]
+    assert [cell.text for cell in table.rows[1]] == ["2022", "25,000", "–", "2"]
+    assert table.rows[0][2].key == 8.5
 
 
 def test_a_long_table_is_cut_and_says_where_the_rest_is(tmp_path):

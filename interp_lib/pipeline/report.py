@@ -22,6 +22,9 @@ LABELS = {"figure": "Figure", "image": "Image", "video": "Video", "table": "Tabl
 PUBLISHED = "published_and_here_table"  # the table that holds every published number beside the one here
 EXPLORED = ("3", "4")  # notebooks about what can be explored; the others show the same runs for other reasons
 MAX_ROWS = 200  # a page with more is no longer read; the CSV has them all
+FIRST_ROWS = 6  # of a longer table, before it is unfolded
+# Columns whose whole numbers are names: seed 2021 and level 212,345 are no quantities.
+NAMES = {"seed", "level", "cluster", "prototype", "next"}
 
 
 @dataclass(frozen=True)
@@ -100,10 +103,10 @@ class Section:
 
     @property
     def groups(self) -> list[tuple[str, list[Item]]]:
-        """Neighbours that are laid out together: ("figures", "tiles" or "tables", items)."""
-        layouts = {"figure": "figures", "table": "tables"}  # videos and images: a grid of equal tiles
-        grouped = itertools.groupby(self.items, lambda item: layouts.get(item.output.kind, "tiles"))
-        return [(kind, list(items)) for kind, items in grouped]
+        """What is laid out together: ("figures", "tiles" or "tables", items), pictures before what they rest on."""
+        kinds = {"figures": ("figure",), "tiles": ("video", "image"), "tables": ("table",)}
+        groups = [(layout, [item for item in self.items if item.output.kind in of]) for layout, of in kinds.items()]
+        return [(layout, items) for layout, items in groups if items]
 
     @property
     def videos(self) -> int:
@@ -153,6 +156,7 @@ def build_report(figures_dir: Path | str) -> Path:
         counts={kind: sum(item.output.kind == kind for item in items) for kind in kinds},
         columns=_columns,
         max_rows=MAX_ROWS,
+        first_rows=FIRST_ROWS,
     )
     write_text(figures_dir / "index.html", page)
     return figures_dir / "index.html"
@@ -328,25 +332,47 @@ def _card(figures_dir: Path, run: SourceRun | None) -> str | None:
 
 
 def load_table(path: Path) -> Table:
-    """Read a CSV for showing: numeric columns get one number of decimals each, so that they line up."""
+    """Read a CSV for showing: numeric columns get one number of decimals each, so that they line up.
+
+    A quantity and its interval (``x``, ``x low``, ``x high`` or ``x_low``, ``x_high``) share a column, and sort by x.
+    """
     names, rows = read_table(path)
-    columns = list(zip(*rows, strict=True)) if rows else [()] * len(names)
-    shown = [_column(values) for values in columns]
+    columns = dict(zip(names, zip(*rows, strict=True) if rows else [()] * len(names), strict=True))
+    intervals = {}
+    for name in names:
+        bounds = next((b for b in ((f"{name}{s}low", f"{name}{s}high") for s in " _") if {*b} <= {*names}), None)
+        if bounds is not None:
+            intervals[name] = bounds
+    hidden = {bound for bounds in intervals.values() for bound in bounds}
+    shown = {
+        name: _column(name, values, [columns[bound] for bound in intervals.get(name, ())])
+        for name, values in columns.items()
+        if name not in hidden
+    }
     return Table(
-        columns=[(name, numeric) for name, (numeric, _) in zip(names, shown, strict=True)],
-        rows=[list(row) for row in itertools.islice(zip(*(cells for _, cells in shown), strict=True), MAX_ROWS)],
+        columns=[(name.replace("_", " "), numeric) for name, (numeric, _) in shown.items()],
+        rows=[list(row) for row in itertools.islice(zip(*(c for _, c in shown.values()), strict=True), MAX_ROWS)],
         total=len(rows),
     )
 
 
-def _column(values: tuple[str, ...]) -> tuple[bool, list[Cell]]:
+def _column(name: str, values: tuple[str, ...], bounds: list[tuple[str, ...]]) -> tuple[bool, list[Cell]]:
     numbers = [_number(value) for value in values]
     present = [n for n, value in zip(numbers, values, strict=True) if value]
     if not present or any(n is None for n in present):
         return False, [Cell(value or "–", value.lower()) for value in values]
-    show = _format([n for n in present if math.isfinite(n)])
-    # Empty and NaN cells sort below every number.
-    return True, [Cell("–", -math.inf) if n is None or math.isnan(n) else Cell(show(n), n) for n in numbers]
+    around = [[_number(value) for value in bound] for bound in bounds]
+    finite = [n for column in (numbers, *around) for n in column if n is not None and math.isfinite(n)]
+    show = (lambda n: f"{n:.0f}") if name.lower() in NAMES else _format(finite)
+    cells = []
+    for n, *interval in zip(numbers, *around, strict=True):
+        if n is None or math.isnan(n):
+            cells.append(Cell("–", -math.inf))  # empty and NaN cells sort below every number
+        elif interval and all(bound is not None and math.isfinite(bound) for bound in interval):
+            cells.append(Cell(f"{show(n)} [{', '.join(map(show, interval))}]", n))
+        else:
+            cells.append(Cell(show(n), n))
+    return True, cells
 
 
 def _number(text: str) -> float | None:
