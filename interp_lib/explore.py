@@ -10,6 +10,7 @@ import pandas as pd
 
 from .clusters import action_table, cluster_table, mean_images, representative_rows
 from .embedding import END, StateSet, sample_rows, tsne
+from .envs.actions import ACTION_EFFECTS
 from .envs.procgen import SCORE_RANGES, ProcgenVec, normalised
 from .errors import InterpError
 from .evaluation import procgen_levels
@@ -131,13 +132,15 @@ def save_cluster_outputs(
     )
     actions = action_table(agent, states)
     figure, ax = plt.subplots(figsize=(3.4 + 0.46 * actions.shape[1], 3.8))
-    draw_actions(ax, actions, table["states"].to_dict())
+    merged = {e: f"{e} ({len(of)})" for e, of in ACTION_EFFECTS[game].items() if len(of) > 1}
+    draw_actions(ax, actions.rename(columns=merged), table["states"].to_dict())
     ax.set_title(f"What the policy does in each cluster of {game}")
     outputs.figure(
         figure,
         "cluster_actions",
         f"Mean probability of each action under the policy, in each cluster, over n = {kept:,} states. Actions are "
-        f"named by what they do in {game}; of Procgen's 15, those with the same effect are added up.",
+        f"named by what they do in {game}; of Procgen's 15, those with the same effect are added up (in "
+        "brackets how many: a policy that ignores what it sees would favour them).",
         runs,
     )
     outputs.table(actions, "cluster_action_shares", "The same probabilities, in full precision.", runs)
