@@ -1,7 +1,7 @@
 """What does a deep RL agent see? Semantic clustering (SPPO) and prototypes (ProtoSAC), from training to figures.
 
 >>> import interp_lib
->>> agent = interp_lib.load_agent("checkpoints/sppo-fruitbot-s2021")
+>>> agent = interp_lib.load_agent("checkpoints/sppo-coinrun-s2021")
 >>> agent.embed(observations).code
 """
 

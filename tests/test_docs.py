@@ -2,6 +2,7 @@
 
 import functools
 import html
+import importlib
 import json
 import os
 import re
@@ -18,6 +19,7 @@ import yaml
 from in_chromium import needs_chromium, running_chromium
 
 from interp_lib.cli import build_parser
+from interp_lib.runs import find_runs
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -93,6 +95,13 @@ def test_every_make_target_shown_is_one():
         lines = [*in_blocks(text), *in_sentences(text)]
         shown = {match[1] for line in lines if (match := re.match(r"make ([a-z-]+)", line))}
         assert shown <= targets, path.name
+
+
+def test_readmes_numbers_of_the_released_agents_are_their_cards(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    readme_tables = importlib.import_module("readme_tables")
+    shown = readme_tables.PLACE.findall((ROOT / "README.md").read_text("utf-8"))
+    assert shown == [readme_tables.tables(find_runs(ROOT / "checkpoints"))], "run tools/readme_tables.py"
 
 
 # -- what is built --------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from interp_lib.envs.names import CONTINUOUS_TASKS, game_title
 from interp_lib.runs import Run, find_runs, full_budget
 
 ROOT = Path(__file__).resolve().parent.parent
-PLACE = re.compile(r"(?<=<!-- agents -->\n).*?(?=\n<!-- /agents -->)", re.DOTALL)
+PLACE = re.compile(r"(?<=<!-- agents -->\n).*?(?=<!-- /agents -->)", re.DOTALL)
 
 
 def tables(runs: Sequence[Run]) -> str:
@@ -32,20 +32,24 @@ def tables(runs: Sequence[Run]) -> str:
             steps = " / ".join(dict.fromkeys(f"{run.timesteps:,}" for run in every))
             share = max(run.timesteps for run in every) / full_budget(pair[0], name)
             budget = "" if share >= 1 else f" ({share:.0%})"
-            random = f"{every[0].results['random']['mean']:.1f}"
+            random = _number(every[0].results["random"]["mean"])
             n = " / ".join(dict.fromkeys(str(run.results[side]["episodes"]) for run in every))
             cells = [_returns(of[a], side) for a in pair]
             rows.append(f"| {titles[name]} | {steps}{budget} | {' | '.join(cells)} | {random} | {n} |")
         blocks.append("\n".join(rows))
-    return "\n\n".join(blocks).replace("-", "−").replace("|−−−|", "|---|").replace("−−−:", "---:")
+    return "\n\n".join(blocks) + "\n"
 
 
 def _returns(seeds: Sequence[Run], side: str) -> str:
     measured = [run.results[side] for run in seeds]
     if len(measured) == 1:
         (only,) = measured
-        return f"{only['mean']:.1f} [{only['low']:.1f}, {only['high']:.1f}]"
-    return " · ".join(f"{of['mean']:.1f}" for of in measured)
+        return f"{_number(only['mean'])} [{_number(only['low'])}, {_number(only['high'])}]"
+    return " · ".join(_number(of["mean"]) for of in measured)
+
+
+def _number(value: float) -> str:
+    return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}").replace("-", "−")
 
 
 def main() -> None:
