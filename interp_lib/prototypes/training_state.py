@@ -136,7 +136,8 @@ def _read(archive: zipfile.ZipFile, path: Path, cls: type[SAC] | type[ProtoSAC])
     position, filled, n_envs = (_count(manifest, name) for name in ("position", "filled", "n_envs"))
     assert agent._deferred_buffer_size is not None
     steps = max(agent._deferred_buffer_size // max(n_envs, 1), 1)
-    if not 1 <= n_envs <= _MOST_ENVS or position != filled % steps or filled > steps:
+    full = filled == steps
+    if not 1 <= n_envs <= _MOST_ENVS or filled > steps or not (position < steps if full else position == filled):
         raise ValueError("the replay buffer's position")
     _check_sizes(agent, filled * n_envs, {name: members[f"replay/{name}.npy"].file_size for name in _ARRAYS})
     agent.set_env(make_task_vec(config["env"], n_envs))
@@ -147,7 +148,7 @@ def _read(archive: zipfile.ZipFile, path: Path, cls: type[SAC] | type[ProtoSAC])
         with archive.open(f"replay/{name}.npy") as member:
             if _read_array(member, getattr(buffer, name)[:filled]) != digests[f"replay/{name}.npy"]:
                 raise ValueError(f"the checksum of {name} differs")
-    buffer.pos, buffer.full = position, filled == steps
+    buffer.pos, buffer.full = position, full
 
     for name in _COUNTERS:
         if hasattr(agent, name):
