@@ -341,8 +341,9 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
 
         actor = self._losses.actor(self.policy, batch.observations, ent_coef, noise, self._auxiliary_weights())
         self.actor.optimizer.zero_grad()
-        # Only the actor's gradients: those of the critics would be thrown away.
-        actor.total.backward(inputs=[p for p in self.policy.actor_parameters if p.requires_grad])
+        # Only the actor's gradients, those of the critics would be thrown away; the user may have frozen some.
+        if trained := [p for p in self.policy.actor_parameters if p.requires_grad]:
+            actor.total.backward(inputs=trained)
         self.actor.optimizer.step()
         self.actor.keep_in_bounds()
 

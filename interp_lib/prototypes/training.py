@@ -219,7 +219,7 @@ class _Watch(BaseCallback):
         self.began = self.row_time = now
         # A new run saves as soon as there is something, so that it can be resumed whenever it is killed.
         self.next_save = now + (_SAVE_EVERY_SECONDS if self.num_timesteps else 0.0)
-        self.row_steps = self.bar_steps = self.num_timesteps
+        self.row_steps = self.bar_steps = self.saved_steps = self.num_timesteps
 
     def _on_step(self) -> bool:
         now = time.monotonic()
@@ -232,9 +232,10 @@ class _Watch(BaseCallback):
     def _on_rollout_start(self) -> None:
         # Between rollouts, not after a step: its transition is stored, and the updates it called for are made.
         now = time.monotonic()
-        if self.model.num_timesteps > 0 and now > self.next_save:
+        if self.model.num_timesteps > self.saved_steps and now > self.next_save:
             self.model.seconds_trained = self.before + now - self.began
             _save_state(self.model, self.run_dir)
+            self.saved_steps = self.model.num_timesteps
             # Gigabytes of replay buffer must not eat more than a tenth of the time.
             done = time.monotonic()
             self.next_save = done + max(_SAVE_EVERY_SECONDS, 9 * (done - now))
@@ -276,10 +277,12 @@ def _interruptible(run_dir: Path) -> Iterator[threading.Event]:
         return
 
     def handle(number: int, frame: Any) -> None:
-        if stop.is_set():
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a third one would meet what the second one cleans up
+        if not stop.is_set():
+            stop.set()
+        elif callable(previous):  # whoever called may count them
+            previous(number, frame)
+        else:
             raise KeyboardInterrupt
-        stop.set()
 
     previous = signal.signal(signal.SIGINT, handle)
     try:
