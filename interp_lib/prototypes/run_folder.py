@@ -249,9 +249,11 @@ def make_noise(
     """
     if text is None:
         return None
-    kind, _, sigma = text.partition("_")
     makers = {"ou": OrnsteinUhlenbeckActionNoise, "normal": NormalActionNoise}
     try:
+        kind, _, sigma = str(text).partition("_")
+        if not 0 <= float(sigma) < math.inf:
+            raise ValueError
         return makers[kind](np.zeros(action_dim), float(sigma) * np.ones(action_dim))
     except (KeyError, ValueError) as error:
         raise InterpError(f"unknown action noise '{text}'. Examples: ou_0.5, normal_0.1.") from error
@@ -267,7 +269,7 @@ def make_schedule(value: float | str) -> float | LinearSchedule:
         start = float(value.removeprefix("lin_")) if isinstance(value, str) else float(value)
     except ValueError as error:
         raise InterpError(f"unknown learning rate '{value}'. Examples: 3e-4, lin_7.3e-4.") from error
-    if not start > 0:
+    if not 0 < start < math.inf:
         raise InterpError(f"the learning rate is {value}; it must be above 0.")
     return LinearSchedule(start, 0.0, 1.0) if isinstance(value, str) and value.startswith("lin_") else start
 
