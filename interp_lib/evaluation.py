@@ -89,6 +89,10 @@ def procgen_levels(config: Any, side: str) -> dict[str, Any]:
 def evaluate_continuous(agent: Any, task: str, episodes: int, *, deterministic: bool = True, seed: int = 0) -> Returns:
     """Play whole episodes of a continuous task, each with a seed of its own (``seed``, ``seed + 1``, …).
 
+    One of them starts as a training episode did: the first one of a run began with the run's seed, all later ones with
+    the dice that this seed left (with several environments, each has a seed and a first episode). Evaluation and
+    training keep these seeds so that released runs can be trained again, and their returns measured again.
+
     Args:
         agent: anything with Stable-Baselines3's ``predict``; None acts at random.
 

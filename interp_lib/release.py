@@ -149,10 +149,10 @@ def list_runs(folder: Path | str) -> list[dict[str, Any]]:
 def render_list(rows: list[dict[str, Any]]) -> str:
     """The same as text; ``budget`` is the share of the full budget that was trained.
 
-    Procgen's returns on training and on unseen levels have a column each. Continuous tasks have no levels: their
-    evaluation episodes start as no training episode did.
+    Procgen's returns on training and on unseen levels have a column each. Continuous tasks have no levels, and chance
+    decides where their episodes start: in training as in evaluation (see evaluation.evaluate_continuous).
     """
-    sides, title = ("training levels", "unseen levels or episodes"), "return [95% interval]"
+    sides, title = ("training levels", "unseen levels or evaluation"), "return [95% interval]"
     lines = [f"{'':<43}{title:^50}".rstrip()]
     lines.append(f"{'run':<25}{'steps':>10}{'budget':>8}{sides[0]:>22}{sides[1]:>28}{'n':>5}{'random':>10}{'MB':>6}")
     for row in rows:

@@ -126,3 +126,14 @@ def test_wrong_names_and_counts():
         make_task("hoper")
     with pytest.raises(InterpError, match="n_envs is 0"):
         make_task_vec("pendulum", 0)
+
+
+@pytest.mark.parametrize("n_envs", [1, 2])
+@pytest.mark.parametrize("seed", [0, 3])
+def test_one_evaluation_episode_an_environment_starts_as_training_did(seed, n_envs):
+    vec = make_task_vec("pendulum", n_envs, seed)
+    starts = list(vec.reset())
+    starts += [env.reset()[0] for env in vec.envs for _ in range(100)]
+    evaluated = make_task("pendulum")
+    same = [i for i in range(50) if any(np.array_equal(evaluated.reset(seed=i)[0], start) for start in starts)]
+    assert same == [seed + i for i in range(n_envs)]

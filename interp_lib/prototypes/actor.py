@@ -11,19 +11,21 @@ encoder's output, and margins mean the same for every task.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.preprocessing import get_action_dim
+from stable_baselines3.common.preprocessing import get_action_dim, is_image_space
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN, create_mlp
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.sac.policies import SACPolicy
 from torch import nn
 
 from ..errors import InterpError
+from .checks import check_settings
 from .losses import similarities, squared_distances
 from .mixtures import MIXTURES, Blend, GaussianMixture
 from .mlp import FastCritic, run_mlp
@@ -34,6 +36,10 @@ _LOG_STD_MIN, _LOG_STD_MAX = -20.0, 2.0  # the limits of SAC's own actor
 # of steps to come back, or never did. On HalfCheetah entropy could no longer be raised then, its coefficient grew from
 # 0.13 to 0.85, and the return fell.
 _MOST_MEAN, _LEAST_LOG_STD = 5.0, -5.0
+NEEDS_BOX = (
+    "ProtoSAC needs Box observations. Turn Dict observations into one array with "
+    "gymnasium.wrappers.FlattenObservation and use MlpPolicy."
+)
 
 
 class Comparison(NamedTuple):
@@ -193,7 +199,7 @@ class ProtoSACPolicy(SACPolicy):
 
     Args:
         n_prototypes, latent_dim, temperature, mixture: see :class:`ProtoActor`.
-        The others are those of Stable-Baselines3's ``SACPolicy``, gSDE excepted. Optimisers are fused by default.
+        The others are those of Stable-Baselines3's ``SACPolicy``, gSDE excepted. Optimisers that can be fused are.
 
     Raises:
         InterpError: a prototype setting is out of range, or gSDE is asked for.
@@ -216,18 +222,14 @@ class ProtoSACPolicy(SACPolicy):
     ):
         if use_sde:
             raise InterpError("ProtoSAC has no gSDE: its noise belongs to the prototypes. Use action_noise instead.")
-        if n_prototypes < 1:
-            raise InterpError(f"n_prototypes is {n_prototypes}; a policy needs at least 1 prototype.")
-        if latent_dim < 2:
-            raise InterpError(f"latent_dim is {latent_dim}; latents need at least 2 dimensions.")
-        if not temperature > 0:
-            raise InterpError(f"temperature is {temperature}; it must be above 0 (0.15 is a sharp softmax).")
-        if mixture not in MIXTURES:
-            raise InterpError(f"unknown mixture '{mixture}'. Choose one of: {', '.join(MIXTURES)}.")
+        check_settings({"n_prototypes": n_prototypes, "latent_dim": latent_dim, "temperature": temperature})
+        if mixture not in tuple(MIXTURES):  # compared, not hashed: a damaged config may hold a list
+            raise InterpError(f"unknown mixture '{mixture!s:.80}'. Choose one of: {', '.join(MIXTURES)}.")
         self.prototype_kwargs: dict[str, Any] = dict(
             n_prototypes=n_prototypes, latent_dim=latent_dim, temperature=temperature, mixture=mixture
         )
-        kwargs["optimizer_kwargs"] = {"fused": True} | (kwargs.get("optimizer_kwargs") or {})
+        fusible = "fused" in inspect.signature(kwargs.get("optimizer_class", torch.optim.Adam)).parameters
+        kwargs["optimizer_kwargs"] = ({"fused": True} if fusible else {}) | (kwargs.get("optimizer_kwargs") or {})
         super().__init__(*args, **kwargs)
 
     def _build(self, lr_schedule: Schedule) -> None:
@@ -263,5 +265,6 @@ def _free(name: str) -> str:
 
 def _torch_dtype(space: spaces.Space) -> torch.dtype:
     if not isinstance(space, spaces.Box):
-        raise InterpError(f"ProtoSAC needs Box observations, not {type(space).__name__}.")
-    return torch.uint8 if space.dtype == "uint8" else torch.float32
+        raise InterpError(NEEDS_BOX)
+    # Numbers in bytes that are no image reach the policy as floats, and VecNormalize makes others of them.
+    return torch.uint8 if is_image_space(space) else torch.float32

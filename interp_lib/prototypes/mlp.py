@@ -94,6 +94,7 @@ class _MLP(torch.autograd.Function):
         for i in reversed(range(n)):
             if ctx.needs_input_grad[2 * i + 1]:
                 grads[2 * i + 1] = multiply(grad.t(), inputs[i])
+            if ctx.needs_input_grad[2 * i + 2]:
                 grads[2 * i + 2] = grad.sum(0)
             if i > 0:
                 grad = multiply(grad, weights[i])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,6 +57,17 @@ def distinct(observations: np.ndarray) -> np.ndarray:
     return observations[list(first.values())]
 
 
+@contextmanager
+def _acting(actor: ProtoActor) -> Iterator[None]:
+    """Dropout and batch norm as when the policy acts: what prototypes are compared with then, they are made of."""
+    training = actor.training
+    actor.set_training_mode(False)
+    try:
+        yield
+    finally:
+        actor.set_training_mode(training)
+
+
 @torch.no_grad()
 def encode_all(actor: ProtoActor, observations: np.ndarray, chunk: int = 2048) -> torch.Tensor:
     """Latents (n, d) of observations (n, *observation), computed in chunks."""
@@ -85,7 +98,8 @@ def project(
     """
     if len(candidates) < actor.n_prototypes:
         raise ValueError(f"{len(candidates)} different states cannot hold {actor.n_prototypes} prototypes.")
-    latents = encode_all(actor, candidates)
+    with _acting(actor):
+        latents = encode_all(actor, candidates)
     chosen = nearest_distinct(actor.unit_prototypes(), latents)
     moved = ((latents[chosen] - actor.unit_prototypes()) ** 2).sum(1)
     for free, parameter in actor.free_parameters():
@@ -107,18 +121,19 @@ def place(
     Returns:
         KL(before ‖ after), nats a decision, after the move alone and in the end; NaN without visited states.
     """
-    before = None if visited is None else decisions(actor, torch.as_tensor(visited))
-    actor.prototypes.copy_(encode_all(actor, observations))
-    actor.prototype_observations.copy_(torch.as_tensor(observations))
-    for flag in (actor.placed, actor.observed, actor.projected):
-        flag.fill_(True)
-    if before is None:
-        return math.nan, math.nan
-    moved = divergence(actor, before)
-    refit_gaussians(actor, before)
-    if imitation_epochs:
-        imitate(actor, before, epochs=imitation_epochs)
-    return moved, divergence(actor, before)
+    with _acting(actor):
+        before = None if visited is None else decisions(actor, torch.as_tensor(visited))
+        actor.prototypes.copy_(encode_all(actor, observations))
+        actor.prototype_observations.copy_(torch.as_tensor(observations))
+        for flag in (actor.placed, actor.observed, actor.projected):
+            flag.fill_(True)
+        if before is None:
+            return math.nan, math.nan
+        moved = divergence(actor, before)
+        refit_gaussians(actor, before)
+        if imitation_epochs:
+            imitate(actor, before, epochs=imitation_epochs)
+        return moved, divergence(actor, before)
 
 
 @torch.no_grad()
@@ -127,7 +142,8 @@ def spread(actor: ProtoActor, candidates: np.ndarray, rng: np.random.Generator) 
 
     With fewer candidates than prototypes the rest keep their random directions.
     """
-    latents = encode_all(actor, candidates)
+    with _acting(actor):
+        latents = encode_all(actor, candidates)
     count = min(actor.n_prototypes, len(candidates))
     chosen = [int(rng.integers(len(candidates)))]
     nearest = squared_distances(latents, latents[chosen])[:, 0]

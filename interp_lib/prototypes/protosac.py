@@ -23,14 +23,14 @@ from stable_baselines3.sac.policies import SACPolicy
 
 from ..compute import has_cpp_compiler, prefers_onednn
 from ..errors import InterpError
-from .actor import ProtoActor, ProtoCnnPolicy, ProtoSACPolicy
+from .actor import NEEDS_BOX, ProtoActor, ProtoCnnPolicy, ProtoSACPolicy
+from .checks import check_settings, enough_memory, refuse_nan, refuse_nan_losses
 from .projection import Projection, distinct, latest_observations, place, project, replay_observations, spread
 from .run_folder import RunFolderMixin
 from .update import EAGER, AuxiliaryWeights, Losses, compiled_losses, draws_needed
 
 _IMITATED_STATES = 20_000  # of LunarLander about eighty episodes
 _COMPILING_PAYS = 100_000  # steps: some 2 ms saved in each against most of a minute
-_NAN_FIX = "Lower the learning rate, or look for NaN or huge values in the environment's rewards."
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,9 @@ class Explanation:
         prototype_ids: (B, K) int64, prototypes by falling weight: the first column leads.
         component_means: (K, a) float32, each prototype's Gaussian mean before the squash.
         component_stds: (K, a) float32, its standard deviation.
-        action: (B, a) float32, the deterministic action in the environment's units. With ``mixture="blend"``
-            it is tanh(weights @ component_means), rescaled; with ``"gmm"`` the leading prototype's own action.
+        action: (B, *action) float32, the deterministic action in the environment's units and shape. With
+            ``mixture="blend"`` it is tanh(weights @ component_means), rescaled; with ``"gmm"`` the leading prototype's
+            own action.
     """
 
     weights: np.ndarray
@@ -64,7 +65,7 @@ class Prototypes:
         observations: (K, *observation), the state each prototype was last projected on; None before that.
         action_means: (K, a) float32, Gaussian means before the squash.
         action_stds: (K, a) float32, standard deviations before the squash.
-        actions: (K, a) float32, what each prototype does alone: tanh(action_means) in the environment's units.
+        actions: (K, *action) float32, what each prototype does alone: tanh(action_means) in the environment's units.
         projected: whether each prototype still is the encoding of its observation (training moves them on).
     """
 
@@ -83,11 +84,15 @@ else:
 
 
 class _Checked(_MixedInto):
-    """Turns the two mistakes SB3 reports obscurely, or not at all, into one clear line."""
+    """Turns the mistakes SB3 reports obscurely, or not at all, into one clear line."""
 
     algorithm: ClassVar[str]
 
     def __init__(self, policy: str | type[SACPolicy], env: GymEnv | str | None, *args: Any, **kwargs: Any):
+        prototypes = self.algorithm == "protosac"
+        if isinstance(policy, type) and issubclass(policy, ProtoSACPolicy) != prototypes:
+            right, wrong = ("SAC", "ProtoSAC") if prototypes else ("ProtoSAC", "SAC")
+            raise InterpError(f"{policy.__name__} is a policy of {right}, not {wrong}. Use {right}, or {right}.load.")
         try:
             super().__init__(policy, env, *args, **kwargs)  # type: ignore[arg-type]  # load() leaves env out, in SB3 too
         except AssertionError as error:
@@ -99,13 +104,18 @@ class _Checked(_MixedInto):
                 "Choose one of the continuous tasks."
             ) from error
 
+    def _setup_model(self) -> None:
+        check_settings(vars(self))
+        with enough_memory(self.buffer_size):
+            super()._setup_model()
+
     def predict(self, observation: Any, *args: Any, **kwargs: Any) -> tuple[np.ndarray, Any]:
         """Stable-Baselines3's ``predict``.
 
         Raises:
             InterpError: the observation holds NaN.
         """
-        _refuse_nan(observation)
+        refuse_nan(observation)
         return super().predict(observation, *args, **kwargs)
 
     @torch.no_grad()
@@ -115,7 +125,7 @@ class _Checked(_MixedInto):
         Raises:
             InterpError: an observation holds NaN.
         """
-        _refuse_nan(observations)
+        refuse_nan(observations)
         self.policy.set_training_mode(False)
         tensor, _ = self.policy.obs_to_tensor(observations)
         return _numpy(torch.cat(self.critic(tensor, self.actor(tensor, deterministic=True)), 1).amin(1))
@@ -129,7 +139,7 @@ class SAC(_Checked, RunFolderMixin, SB3SAC):
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         super().train(gradient_steps, batch_size)
         recorded = self.logger.name_to_value
-        _refuse_nan_losses(
+        refuse_nan_losses(
             {name: recorded[f"train/{name}"] for name in ("actor_loss", "critic_loss")}, self.num_timesteps
         )
 
@@ -137,7 +147,17 @@ class SAC(_Checked, RunFolderMixin, SB3SAC):
 class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
     """Soft actor-critic that acts by comparing states with prototypes.
 
-    What is not listed here is as in Stable-Baselines3's ``SAC``, gSDE excepted.
+    What is not listed here is as in Stable-Baselines3's ``SAC``, with these exceptions:
+
+    - Observations are Box (no ``MultiInputPolicy``), and there is no gSDE.
+    - ``learn`` ends with a projection and an imitation of the policy before it, whatever it was asked for: with a full
+      replay buffer, 20,000 states, ``learn(1)`` takes about seven seconds. Those who call it again and again set
+      ``final_projection=False`` or ``imitation_epochs=0`` and call :meth:`project` once.
+    - Callbacks, those that save or evaluate included, see the agent as it is while training: its prototypes have moved
+      on since their last projection (``prototypes.projected`` is False), and the final one is still to come.
+    - ``target_update_interval`` counts all gradient steps since the beginning. Stable-Baselines3 counts anew in every
+      call of ``train``, so that with ``gradient_steps=1`` it updates targets after each step.
+    - Optimisers are fused where they can be.
 
     Args:
         policy: ``"MlpPolicy"`` or ``"CnnPolicy"``.
@@ -159,7 +179,7 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
             multiplies, see compute.py) and there is a C++ compiler.
 
     Raises:
-        InterpError: discrete actions, a prototype setting out of range, gSDE.
+        InterpError: discrete actions, Dict observations, a setting out of range or among ``policy_kwargs``, gSDE.
     """
 
     algorithm: ClassVar[str] = "protosac"
@@ -214,20 +234,39 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
         self.compile = compile
         self._last_projection = 0
         self._chosen_losses: Losses | None = None
-        super().__init__(policy, env, learning_rate, _init_setup_model=_init_setup_model, **kwargs)
+        if misplaced := set(kwargs.get("policy_kwargs") or {}) & set(self.prototype_fields):
+            name = sorted(misplaced)[0]
+            raise InterpError(f"{name} is an argument of ProtoSAC itself. Pass {name}=…, not within policy_kwargs.")
+        if policy == "MultiInputPolicy":
+            raise InterpError(NEEDS_BOX)
+        try:
+            super().__init__(policy, env, learning_rate, _init_setup_model=_init_setup_model, **kwargs)
+        except ValueError as error:
+            if "MultiInputPolicy" in str(error):  # which SB3 advises for Dict observations
+                raise InterpError(NEEDS_BOX) from error
+            raise
 
     def _setup_model(self) -> None:
-        # The prototype settings reach the policy here, so that policy_kwargs stay the ones the user gave and
-        # SB3's load(), which compares them, agrees.
-        given = self.policy_kwargs
-        self.policy_kwargs = given | {name: getattr(self, name) for name in self.prototype_fields}
-        try:
+        with self._full_policy_kwargs():
             super()._setup_model()
-        finally:
-            self.policy_kwargs = given
         if self.ent_coef_optimizer is not None:
             assert self.log_ent_coef is not None
             self.ent_coef_optimizer = torch.optim.Adam([self.log_ent_coef], lr=self.lr_schedule(1), fused=True)
+
+    @contextmanager
+    def _full_policy_kwargs(self) -> Iterator[None]:
+        """The prototype settings reach the policy through its kwargs; outside of this they stay the user's own."""
+        given = {name: value for name, value in self.policy_kwargs.items() if name not in self.prototype_fields}
+        self.policy_kwargs = given | {name: getattr(self, name) for name in self.prototype_fields}
+        try:
+            yield
+        finally:
+            self.policy_kwargs = given
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Stable-Baselines3's ``save``; its own ``SAC.load`` gets the same policy from the file, prototypes and all."""
+        with self._full_policy_kwargs():
+            super().save(*args, **kwargs)
 
     # Training
 
@@ -281,7 +320,7 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
         for name, value in means.items():
             self.logger.record(f"train/{name}", value)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        _refuse_nan_losses(means, self.num_timesteps)
+        refuse_nan_losses(means, self.num_timesteps)
         if self.projection_interval > 0 and self.num_timesteps - self._last_projection >= self.projection_interval:
             self.project()
 
@@ -302,8 +341,9 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
 
         actor = self._losses.actor(self.policy, batch.observations, ent_coef, noise, self._auxiliary_weights())
         self.actor.optimizer.zero_grad()
-        # Only the actor's gradients: those of the critics would be thrown away.
-        actor.total.backward(inputs=self.policy.actor_parameters)
+        # Only the actor's gradients, those of the critics would be thrown away; the user may have frozen some.
+        if trained := [p for p in self.policy.actor_parameters if p.requires_grad]:
+            actor.total.backward(inputs=trained)
         self.actor.optimizer.step()
         self.actor.keep_in_bounds()
 
@@ -381,7 +421,7 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
         Raises:
             InterpError: not K observations, or NaN among them.
         """
-        _refuse_nan(observations)
+        refuse_nan(observations)
         if np.shape(observations) != tuple(self.actor.prototype_observations.shape):
             expected = tuple(self.actor.prototype_observations.shape)
             raise InterpError(
@@ -416,7 +456,7 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
         Raises:
             InterpError: an observation holds NaN.
         """
-        _refuse_nan(observations)
+        refuse_nan(observations)
         self.policy.set_training_mode(False)
         tensor, _ = self.policy.obs_to_tensor(observations)
         comparison = self.actor.compare(tensor)
@@ -427,13 +467,13 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
             prototype_ids=_numpy(comparison.weights.argsort(dim=1, descending=True, stable=True)),
             component_means=_numpy(self.actor.means),
             component_stds=_numpy(self.actor.stds()),
-            action=self.policy.unscale_action(_numpy(action)),
+            action=self._in_units(_numpy(action)),
         )
 
     @torch.no_grad()
     def encode(self, observations: np.ndarray) -> np.ndarray:
         """Latents (B, d) float32 of observations (B, *observation)."""
-        _refuse_nan(observations)
+        refuse_nan(observations)
         self.policy.set_training_mode(False)
         return _numpy(self.actor.encode(self.policy.obs_to_tensor(observations)[0]))
 
@@ -446,9 +486,13 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
             observations=_numpy(self.actor.prototype_observations) if self.actor.observed else None,
             action_means=means,
             action_stds=_numpy(self.actor.stds()),
-            actions=self.policy.unscale_action(np.tanh(means)),
+            actions=self._in_units(np.tanh(means)),
             projected=bool(self.actor.projected),
         )
+
+    def _in_units(self, actions: np.ndarray) -> np.ndarray:
+        """Actions (B, a) in [−1, 1] in the environment's units and shape, (B, *action)."""
+        return self.policy.unscale_action(actions.reshape(-1, *(self.action_space.shape or ())))
 
     def _replay_states(self) -> np.ndarray:
         """Different states (n, *observation) from the replay buffer, as the policy sees them."""
@@ -476,15 +520,3 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
 
 def _numpy(tensor: torch.Tensor) -> np.ndarray:
     return tensor.detach().cpu().numpy().copy()
-
-
-def _refuse_nan(observation: Any) -> None:
-    if isinstance(observation, np.ndarray) and observation.dtype.kind == "f" and np.isnan(observation).any():
-        count = int(np.isnan(observation).sum())
-        raise InterpError(f"the observation holds {count} NaN. Mend the environment, or leave this state out.")
-
-
-def _refuse_nan_losses(values: dict[str, float], step: int) -> None:
-    broken = [name for name, value in values.items() if not np.isfinite(value)]
-    if broken:
-        raise InterpError(f"{broken[0]} is {values[broken[0]]} at step {step:,}. {_NAN_FIX}")

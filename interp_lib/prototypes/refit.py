@@ -61,7 +61,9 @@ def refit_gaussians(actor: ProtoActor, before: Decisions, *, steps: int = 100) -
     """
     of_actor = imitation(before.at(slice(None)))
     weights = _weights(actor, before.features)
-    gaussians = [actor.means, actor.log_stds]
+    gaussians = [p for p in (actor.means, actor.log_stds) if p.requires_grad]  # the user may have frozen some
+    if not gaussians:
+        return
     start, at_start = [p.detach().clone() for p in gaussians], of_actor(actor.mix(weights)).item()
     optimizer = torch.optim.LBFGS(gaussians, max_iter=steps, line_search_fn="strong_wolfe")
 
@@ -93,9 +95,12 @@ def imitate(
     states has a seed of its own. Where nothing is gained everything stays.
     """
     own = decisions(actor, actor.prototype_observations).features
-    parameters = [*actor.encoder.parameters(), actor.means, actor.log_stds, actor.prototypes]
+    trained = [p for p in (*actor.encoder.parameters(), actor.means, actor.log_stds) if p.requires_grad]
+    if not trained:
+        return
+    parameters = [*trained, actor.prototypes]
     start, at_start = [p.detach().clone() for p in parameters], divergence(actor, before)
-    optimizer = torch.optim.Adam(parameters[:-1], lr=learning_rate)
+    optimizer = torch.optim.Adam(trained, lr=learning_rate)
     generator = torch.Generator().manual_seed(0)
     count = len(before.features)
     total, step = epochs * -(-count // batch_size), 0

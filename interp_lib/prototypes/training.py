@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import io
+import os
 import signal
 import threading
 import time
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,12 @@ from ..envs.continuous import make_task_vec
 from ..envs.names import continuous_task
 from ..errors import InterpError
 from ..progress import ProgressLog
-from ..storage import atomic_write, read_json
+from ..storage import read_json, remove_temporaries
 from .callbacks import EVALUATION_COLUMNS, EVALUATIONS, EvaluationLog, VideoLog
 from .protosac import SAC, ProtoSAC
-from .run_folder import CONFIG, make_noise, make_schedule
+from .run_folder import CONFIG, WEIGHTS, check_config, make_noise, make_schedule
 from .settings import TaskSettings, prototype_settings, task_settings
+from .training_state import read_state, write_state
 from .vision import SmallCNN
 
 STATE = "training_state.zip"
@@ -101,8 +101,10 @@ def train_run(
 ) -> Path:
     """Train SAC or ProtoSAC and leave a run folder: config.json, policy.safetensors, progress.csv, training state.
 
-    Ctrl-C and ``max_minutes`` stop after the current step; the folder then holds a usable agent and all that
-    ``resume=True`` needs to go on (replay buffer, optimisers, counters; the environment starts a new episode).
+    The state is saved soon after the first step and every ten minutes. A folder without state, config and weights, as
+    one leaves that was killed before, is started over. Ctrl-C and ``max_minutes`` stop after the current step; the
+    folder then holds a usable agent and all that ``resume=True`` needs to go on (replay buffer, optimisers, counters;
+    the environment starts a new episode).
 
     Args:
         algorithm: ``"sac"`` or ``"protosac"``.
@@ -137,15 +139,20 @@ def train_run(
     timesteps = timesteps or settings.timesteps
     keep_large_allocations()
 
-    if resume:
+    remove_temporaries(run_dir)
+    whole = [file for file in (CONFIG, WEIGHTS, STATE) if os.path.lexists(run_dir / file)]
+    if resume and not whole and not run_dir.is_dir():
+        raise InterpError(f"{run_dir} holds no training state to resume from. Start without resume.")
+    if resume and whole and STATE not in whole:
+        raise InterpError(f"{run_dir} holds an agent but no training state to go on from. Choose another folder.")
+    if resume and whole:
         if overrides:
             raise InterpError("a resumed run keeps its settings. Leave the overrides out, or start a new run.")
         agent = _load_state(run_dir, algorithm, name)
         if agent.num_timesteps >= timesteps:
             raise InterpError(f"{run_dir} is already at {agent.num_timesteps:,} steps. Ask for more timesteps.")
     else:
-        occupied = next((run_dir / f for f in (CONFIG, STATE, "progress.csv") if (run_dir / f).exists()), None)
-        if occupied is not None:
+        if whole:
             raise InterpError(f"{run_dir} already holds a run. Resume it, or choose another folder.")
         agent = make_agent(algorithm, make_task_vec(name, settings.n_envs, seed), settings, seed)
         agent.task = name
@@ -157,13 +164,15 @@ def train_run(
         ProgressLog(run_dir / EVALUATIONS, EVALUATION_COLUMNS).start(keep_through=agent.num_timesteps)
     if video_every is not None:
         extras.append(VideoLog(run_dir, name, video_every))
+    if not whole:
+        _set_aside(run_dir / "progress.csv")
     log = ProgressLog(run_dir / "progress.csv", COLUMNS, tensorboard=tensorboard)
     log.start(keep_through=agent.num_timesteps)
     if isinstance(agent, ProtoSAC):
         agent.final_projection = True
     with (
         contextlib.closing(log),
-        _interruptible() as stop,
+        _interruptible(run_dir) as stop,
         tqdm(
             total=timesteps, initial=agent.num_timesteps, unit="step", disable=not progress, desc=f"{algorithm} {name}"
         ) as bar,
@@ -172,11 +181,16 @@ def train_run(
         remaining = timesteps - agent.num_timesteps
         interval: Any = None  # SB3 annotates int, and takes None
         agent.learn(remaining, callback=[watch, *extras], log_interval=interval, reset_num_timesteps=False)
-    _save_state(agent, run_dir)
-    agent.save_run(run_dir)
+        _save_state(agent, run_dir)
     assert agent.env is not None
     agent.env.close()
     return run_dir
+
+
+def _set_aside(curve: Path) -> None:
+    """Keep the rows of a run that was killed before its first save, as progress.csv.old."""
+    if curve.is_file() and curve.read_bytes().count(b"\n") > 1:
+        curve.replace(curve.with_name(f"{curve.name}.old"))
 
 
 class _Watch(BaseCallback):
@@ -203,8 +217,9 @@ class _Watch(BaseCallback):
         now = time.monotonic()
         self.before = getattr(self.model, "seconds_trained", 0.0)
         self.began = self.row_time = now
-        self.next_save = now + _SAVE_EVERY_SECONDS
-        self.row_steps = self.bar_steps = self.num_timesteps
+        # A new run saves as soon as there is something, so that it can be resumed whenever it is killed.
+        self.next_save = now + (_SAVE_EVERY_SECONDS if self.num_timesteps else 0.0)
+        self.row_steps = self.bar_steps = self.saved_steps = self.num_timesteps
 
     def _on_step(self) -> bool:
         now = time.monotonic()
@@ -212,12 +227,18 @@ class _Watch(BaseCallback):
             self._write_row(now)
         if self.stop.is_set() or (self.deadline is not None and now >= self.deadline):
             return False
-        if now > self.next_save:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        # Between rollouts, not after a step: its transition is stored, and the updates it called for are made.
+        now = time.monotonic()
+        if self.model.num_timesteps > self.saved_steps and now > self.next_save:
+            self.model.seconds_trained = self.before + now - self.began
             _save_state(self.model, self.run_dir)
+            self.saved_steps = self.model.num_timesteps
             # Gigabytes of replay buffer must not eat more than a tenth of the time.
             done = time.monotonic()
             self.next_save = done + max(_SAVE_EVERY_SECONDS, 9 * (done - now))
-        return True
 
     def _write_row(self, now: float) -> None:
         episodes = self.model.ep_info_buffer
@@ -244,73 +265,68 @@ class _Watch(BaseCallback):
 
 
 @contextlib.contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into a request to stop at the next step; a second one interrupts at once."""
+def _interruptible(run_dir: Path) -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C into a request to stop at the next step and save; a second one interrupts at once.
+
+    Raises:
+        KeyboardInterrupt: after the second one, with a line that says what is left.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
 
     def handle(number: int, frame: Any) -> None:
-        if stop.is_set():
+        if not stop.is_set():
+            stop.set()
+        elif callable(previous):  # whoever called may count them
+            previous(number, frame)
+        else:
             raise KeyboardInterrupt
-        stop.set()
 
     previous = signal.signal(signal.SIGINT, handle)
     try:
         yield stop
+    except KeyboardInterrupt as interrupt:
+        if (run_dir / STATE).exists():
+            raise KeyboardInterrupt(f"interrupted; {run_dir} can be resumed from its last checkpoint.") from interrupt
+        raise KeyboardInterrupt("interrupted before the first checkpoint; nothing was saved.") from interrupt
     finally:
         signal.signal(signal.SIGINT, previous)
 
 
 def _save_state(agent: SAC | ProtoSAC, run_dir: Path) -> None:
-    """Everything a resume needs in one atomically written file: SB3's zip and the filled part of the replay buffer."""
-    buffer = agent.replay_buffer
-    assert buffer is not None
-    filled = buffer.buffer_size if buffer.full else buffer.pos
-    zipped_agent = io.BytesIO()
-    agent.save(zipped_agent)
-    with atomic_write(run_dir / STATE) as file, zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("agent.zip", zipped_agent.getvalue())
-        archive.writestr("position", str(buffer.pos))
-        for name in _BUFFER_ARRAYS:
-            with archive.open(f"replay/{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, getattr(buffer, name)[:filled], allow_pickle=False)
+    """Write the training state, then the run folder's config and weights: all of the same step.
 
-
-_BUFFER_ARRAYS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
+    In this order, because a config says that there is something to go on from.
+    """
+    write_state(agent, run_dir / STATE)
+    agent.save_run(run_dir)
 
 
 def _load_state(run_dir: Path, algorithm: str, name: str) -> SAC | ProtoSAC:
-    path = run_dir / STATE
-    if not path.exists():
-        raise InterpError(f"{run_dir} holds no training state to resume from. Start without resume.")
+    """The agent to go on with; a config that was to follow the state when the process was killed follows now."""
+    path, config = run_dir / STATE, None
     if (run_dir / CONFIG).exists():
         config = read_json(run_dir / CONFIG)
-        if (config.get("algorithm"), config.get("env")) != (algorithm, name):
-            found = f"{config.get('algorithm')} on {config.get('env')}"
+        check_config(config, run_dir / CONFIG)
+        if (config["algorithm"], config["env"]) != (algorithm, name):
+            found = f"{config['algorithm']} on {config['env']}"
             raise InterpError(f"{run_dir} holds a run of {found}, not {algorithm} on {name}. Choose another folder.")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            zipped_agent = io.BytesIO(archive.read("agent.zip"))
-            position = int(archive.read("position"))
-            arrays = {}
-            for array in _BUFFER_ARRAYS:
-                with archive.open(f"replay/{array}.npy") as member:
-                    arrays[array] = np.lib.format.read_array(member, allow_pickle=False)
-    except (zipfile.BadZipFile, KeyError, ValueError, EOFError, OSError) as error:
-        raise InterpError(f"{path} is damaged ({error}). The run can't be resumed; train it again.") from error
-    agent = ALGORITHMS[algorithm].load(zipped_agent, make_task_vec(name, arrays["observations"].shape[1]))
+    agent = read_state(path, ALGORITHMS[algorithm])
     if agent.task != name:
         raise InterpError(f"{run_dir} holds a run of {agent.task}, not {name}. Choose another folder.")
-    buffer, filled = agent.replay_buffer, len(arrays["rewards"])
-    assert buffer is not None and agent.env is not None
-    for array, values in arrays.items():
-        getattr(buffer, array)[:filled] = values
-    buffer.pos, buffer.full = position, filled == buffer.buffer_size
-    # SB3's load() seeds again with the run's seed, which would repeat its exploration from the start.
-    seed = (agent.seed or 0) + agent.num_timesteps
-    np.random.seed(seed % 2**32)
+    written = agent._config()
+    if config is not None and any(config.get(key) != written[key] for key in ("seed", "hyperparameters")):
+        raise InterpError(f"{run_dir / CONFIG} and {STATE} are of different runs. Restore the one that was replaced.")
+    if config is None or config["timesteps"] != agent.num_timesteps:
+        agent.save_run(run_dir)
+    agent._learned_with = None  # from now on with the code of today
+    assert agent.env is not None
+    # With the run's own seed it would explore from the start again.
+    seed = ((agent.seed or 0) + agent.num_timesteps) % 2**32
+    np.random.seed(seed)
     torch.manual_seed(seed)
+    agent.action_space.seed(seed)
     agent.env.seed(seed)
     return agent
