@@ -209,7 +209,7 @@ class Campaign:
     def _start(self, name: str, command: list[str]) -> subprocess.Popen:
         self.runs_dir.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads)}
-        with self._log(name).open("a") as log:
+        with self._log(name).open("a", encoding="utf-8") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "interp_lib.cli", *command], stdout=log, stderr=log, env=environment
             )
@@ -218,7 +218,9 @@ class Campaign:
         return self.runs_dir / f"{name}.log"
 
     def _last_line(self, name: str) -> str:
-        lines = [line for line in self._log(name).read_text().splitlines() if line.strip()]
+        lines = [
+            line for line in self._log(name).read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
+        ]
         return lines[-1].removeprefix("interp: ") if lines else f"See {self._log(name)}."
 
     def _reached(self, name: str) -> str:

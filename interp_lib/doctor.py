@@ -231,7 +231,7 @@ def _describe_torch() -> str:
     torch.ones(2, requires_grad=True).sum().backward()
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""
     # The mkldnn flag is also true where bfloat16 is emulated; the CPU flags tell whether it is worth using.
-    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
     native = bool(re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", flags))
     capability = torch.backends.cpu.get_cpu_capability()
     return f"{torch.__version__}|{torch.version.cuda or ''}|{gpu}|{capability}|{native}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
@@ -131,7 +132,7 @@ def collect_states(
     # Whole columns from the start: rows kept one by one lie between the network's buffers, whose room is then lost.
     columns: dict[str, np.ndarray] = {}
     try:
-        with atomic_write(path) as raw, h5py.File(raw, "w") as file:
+        with atomic_write(path) as raw, _held_back(raw) as target, h5py.File(target, "w") as file:
             frames = file.create_dataset(
                 "obs",
                 (steps * num_envs, *OBSERVATION_SHAPE),
@@ -144,6 +145,8 @@ def collect_states(
             transitions = play(agent, env, random_action=random_action, seed=seed)
             for t in tqdm(range(steps), desc="collect", unit="step", disable=not progress):
                 step = next(transitions)
+                if target.failed is not None:
+                    break
                 part = slice(t * num_envs, (t + 1) * num_envs)
                 frames[part] = step.obs
                 row = {
@@ -163,6 +166,36 @@ def collect_states(
     finally:
         env.close()
     return load_states(path)
+
+
+class _Held:
+    """A file for HDF5 to write, which hears of no failure: after one its library crashes as the process ends."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self.failed: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        if self.failed is None:
+            try:
+                return self._file.write(data)
+            except OSError as error:
+                self.failed = error
+        return memoryview(data).nbytes
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+@contextlib.contextmanager
+def _held_back(file: BinaryIO) -> Iterator[_Held]:
+    """Raise what writing came to only once HDF5 has closed ``file``."""
+    held = _Held(file)
+    try:
+        yield held
+    finally:
+        if held.failed is not None:
+            raise held.failed
 
 
 def load_states(path: Path | str, agent: PPO | None = None) -> StateSet:

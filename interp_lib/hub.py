@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import re
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cached_property
@@ -17,13 +16,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .errors import InterpError
-from .runs import NOTES, RETURNS, SHIPPED_FILES, find_runs, put_in_place, read_run, sha256, verify_run, workplace
+from .runs import (
+    NOTES,
+    RETURNS,
+    RUN_NAME,
+    SHIPPED_FILES,
+    find_runs,
+    put_in_place,
+    read_run,
+    sha256,
+    verify_run,
+    workplace,
+)
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
-# One folder and no way out of it; no leading dot, which marks what is not finished.
-RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _NEEDED = frozenset(SHIPPED_FILES) - {*NOTES, RETURNS}  # early releases kept no returns
 _OF_THE_HUB = (".gitattributes", "README.md")  # in every repository, so not worth a word
 _MOST_NAMES = 5

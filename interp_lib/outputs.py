@@ -257,7 +257,7 @@ def clear_outputs(folder: Path | str, notebook: Path | str) -> None:
 
 def read_table(path: Path | str) -> tuple[list[str], list[list[str]]]:
     """Read a table saved by `Outputs.table`: column names and rows of text."""
-    with Path(path).open(newline="") as file:
+    with Path(path).open(newline="", encoding="utf-8") as file:
         rows = csv.reader(file)
         return next(rows, []), list(rows)
 

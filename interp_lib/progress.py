@@ -33,7 +33,7 @@ class ProgressLog:
         """Create the file, or keep the rows with ``total_timesteps`` ≤ ``keep_through`` of the one there is."""
         lines = [",".join(self.columns)]
         if keep_through > 0 and self.path.exists():
-            with self.path.open(newline="") as file:
+            with self.path.open(newline="", encoding="utf-8") as file:
                 rows = [row for row in csv.DictReader(file) if _is_whole(row)]
             kept = [row for row in rows if int(row["total_timesteps"]) <= keep_through]
             lines += [",".join(row.get(name) or "" for name in self.columns) for row in kept]
@@ -50,7 +50,7 @@ class ProgressLog:
             InterpError: the disk is full or the folder has become unwritable.
         """
         try:
-            with self.path.open("a") as file:
+            with self.path.open("a", encoding="utf-8") as file:
                 file.write(",".join(_format(row.get(name)) for name in self.columns) + "\n")
                 file.flush()
                 os.fsync(file.fileno())

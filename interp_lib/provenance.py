@@ -83,7 +83,7 @@ def cores() -> int:
 def cpu_model() -> str:
     """Return the CPU's model name, or its architecture where the system does not tell more."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     except OSError:

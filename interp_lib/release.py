@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from .runs import (
     read_run,
     release_run,
 )
-from .storage import read_tensors, write_tensors
+from .storage import read_tensors, scratch_folder, write_tensors
 
 
 def evaluate_and_release(run_dir: Path | str, folder: Path | str, episodes: int | None = None) -> Run:
@@ -39,9 +38,9 @@ def evaluate_and_release(run_dir: Path | str, folder: Path | str, episodes: int 
         InterpError: the run is incomplete, or ``folder`` can't be written.
     """
     run = read_run(run_dir)
-    with tempfile.TemporaryDirectory() as temporary:
+    with scratch_folder() as temporary:
         # A snapshot: the run may go on training while it is measured.
-        snapshot = Path(temporary) / run.name
+        snapshot = temporary / run.name
         snapshot.mkdir()
         for name in ("config.json", *RELEASED_FILES):
             if not (run.path / name).exists():

@@ -11,11 +11,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import os
 import re
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +38,9 @@ ALGORITHMS: dict[str, tuple[str, str]] = {
     "protosac": ("interp_lib.prototypes.protosac", "ProtoSAC"),
 }
 SEMANTIC_ALGORITHMS = ("ppo", "sppo")
+# One folder and no way out of it, nothing a shell, a page or a terminal takes for more than a name; no leading dot,
+# which marks what is not finished.
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 PAPER_TIMESTEPS = 25_000_000
 RELEASED_FILES = ("policy.safetensors", "progress.csv")
 RETURNS = "returns.csv"
@@ -53,7 +58,7 @@ class Run:
     @property
     def name(self) -> str:
         """Folder name, e.g. ``sppo-ninja-s2021``."""
-        return self.path.name
+        return Path(os.path.abspath(self.path)).name  # of "." and ".." as well
 
     @property
     def algorithm(self) -> str:
@@ -129,11 +134,22 @@ def load_agent(run_dir: Path | str, *, device: str = "auto") -> Any:
 
 
 def find_runs(folder: Path | str = "checkpoints", *, algorithm: str | None = None, env: str | None = None) -> list[Run]:
-    """All runs in ``folder``, by name; optionally of one algorithm or environment."""
+    """All runs in ``folder``, by name; optionally of one algorithm or environment.
+
+    Folders whose names are none of a run are passed over, which is said on stderr, once.
+    """
     # A dot: what put_in_place or release_run was working on when it was killed.
-    found = (path.parent for path in sorted(Path(folder).glob("*/config.json")))
-    runs = [read_run(path) for path in found if not path.name.startswith(".")]
+    found = [path.parent for path in sorted(Path(folder).glob("*/config.json")) if path.parent.name[0] != "."]
+    for path in found:
+        if not RUN_NAME.fullmatch(path.name):
+            _say_once(f"passed over {str(path)!r}: a run's name is letters, digits, dots, - and _. Rename the folder.")
+    runs = [read_run(path) for path in found if RUN_NAME.fullmatch(path.name)]
     return [run for run in runs if algorithm in (None, run.algorithm) and env in (None, run.env)]
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def find_run(folder: Path | str, algorithm: str, env: str, *, seed: int | None = None) -> Run:

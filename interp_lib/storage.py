@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -30,15 +31,17 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
         InterpError: the folder can't be written to, or the disk is full. The old file is untouched.
     """
     path = Path(path)
-    temporary = None
+    temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        # Not mkstemp, whose files are readable by nobody else: here the umask says who may read them.
+        name = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        descriptor = os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666)
+        temporary = name
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
         temporary = None
     except OSError as error:
@@ -51,9 +54,26 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
                 os.unlink(temporary)
 
 
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A temporary folder, gone afterwards.
+
+    Raises:
+        InterpError: it can't be made, or what is done within fails for want of room or another OSError.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="interp-", ignore_cleanup_errors=True) as folder:
+            yield Path(folder)
+    except OSError as error:
+        place = tempfile.tempdir or "the temporary folder"
+        raise InterpError(
+            f"cannot work in {place}: {error.strerror or error}. Free space, or name another in TMPDIR."
+        ) from error
+
+
 def remove_temporaries(folder: Path | str) -> None:
     """Delete what :func:`atomic_write` left in ``folder`` when its process was killed; nothing may be writing there."""
-    for path in Path(folder).glob(".*.????????"):  # mkstemp's eight random characters
+    for path in Path(folder).glob(".*.????????"):  # eight random characters
         with contextlib.suppress(OSError):
             path.unlink()
 
@@ -73,17 +93,33 @@ def read_json(path: Path | str) -> Any:
     """Read a JSON file.
 
     Raises:
-        InterpError: the file is missing or is not valid JSON.
+        InterpError: the file is missing or is not valid JSON. Numbers that are none (NaN, Infinity), names that come
+            twice and nesting without end are no valid JSON here.
     """
     path = Path(path)
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=_no_number, object_pairs_hook=_distinct)
     except FileNotFoundError as error:
         raise InterpError(f"{path} does not exist.") from error
     except OSError as error:
         raise InterpError(f"cannot read {path}: {error.strerror or error}.") from error
-    except ValueError as error:
-        raise InterpError(f"{path} is damaged: not valid JSON ({error}). Restore it or train the run again.") from error
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise InterpError(
+            f"{path} is damaged: not valid JSON ({reason}). Restore it or train the run again."
+        ) from error
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is no number")
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice = next(name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i]))
+        raise ValueError(f"{twice!r} is there twice")
+    return found
 
 
 def write_tensors(path: Path | str, tensors: Mapping[str, torch.Tensor]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .errors import InterpError
-from .storage import atomic_write
+from .storage import atomic_write, scratch_folder
 
 
 class VideoInfo(NamedTuple):
@@ -61,8 +60,8 @@ def write_mp4(path: Path | str, frames: Iterable[Any], fps: float) -> VideoInfo:
     if fps <= 0:
         raise ValueError(f"fps must be positive, got {fps}")
     # The muxer reopens its file by name to move the index to the front, so it needs a real file, not a stream.
-    with tempfile.TemporaryDirectory() as folder:
-        encoded = Path(folder) / "video.mp4"
+    with scratch_folder() as folder:
+        encoded = folder / "video.mp4"
         try:
             info = _encode(encoded, _even(_same_size(iterate_frames(frames))), fps)
         except StopIteration:

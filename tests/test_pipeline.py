@@ -417,41 +417,74 @@ def wait_for(condition, seconds: float = 90) -> None:
         time.sleep(0.1)
 
 
-def start_slow(tmp_path: Path) -> tuple[subprocess.Popen, int]:
+def descendants(pid: int) -> list[int]:
+    """Ids of the processes below ``pid``, children first."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    found = [pid]
+    for parent in found:
+        found += [child for child, above in parents.items() if above == parent]
+    return found[1:]
+
+
+def start_slow(tmp_path: Path, *, ignored: tuple[int, ...] = ()) -> tuple[subprocess.Popen, int]:
     """Start reproducing a notebook that waits in its second cell; the process, and the kernel's id."""
+
+    def prepare() -> None:
+        for number in ignored:
+            signal.signal(number, signal.SIG_IGN)
+
     pid_file = tmp_path / "pid"
     write = f"import os; open({str(pid_file)!r}, 'w').write(str(os.getpid()))"
     wait = f"import os, time\nwhile not os.path.exists({str(tmp_path / 'go')!r}): time.sleep(0.1)"
     write_notebook(tmp_path / "notebooks" / "01_slow.ipynb", "# Slow", write, wait)
     command = [sys.executable, "-m", "interp_lib.cli", "reproduce", "--figures", str(tmp_path / "figures")]
     command += ["--notebooks", str(tmp_path / "notebooks")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=prepare
+    )
     wait_for(lambda: pid_file.exists() and pid_file.read_text())
     return process, int(pid_file.read_text())
 
 
-def test_ctrl_c_stops_the_kernel_and_the_report_knows(tmp_path):
-    process, kernel = start_slow(tmp_path)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    out = process.communicate(timeout=60)[0].decode()
-    wait_for(lambda: not alive(kernel))
-    assert process.returncode == 130, out
+@pytest.mark.parametrize(
+    ("signals", "status"),
+    [
+        ([signal.SIGINT], 130),
+        pytest.param([signal.SIGINT, signal.SIGINT], 130, marks=pytest.mark.slow),
+        ([signal.SIGTERM], 143),
+        pytest.param([signal.SIGHUP], 129, marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_stops_everything_and_the_report_knows(tmp_path, signals, status):
+    # SIGINT ignored, as behind a script's `&`: neither what comes from a terminal nor what we pass on depends on it.
+    process, kernel = start_slow(tmp_path, ignored=() if signal.SIGINT in signals else (signal.SIGINT,))
+    family = descendants(process.pid)
+    for number in signals:
+        os.killpg(process.pid, number)  # as a terminal does
+        time.sleep(0.2)
+    out, err = (text.decode() for text in process.communicate(timeout=90))
+    assert process.returncode == status, out + err
+    assert "Traceback" not in out + err
+    wait_for(lambda: not any(map(alive, family)), seconds=5)
     assert outcome(tmp_path / "figures", "01_slow")["status"] == "stopped"
 
 
-def test_killed_and_started_again_it_completes_and_leaves_nothing_running(tmp_path):
+@pytest.mark.parametrize("killed", ["reproduce", "snakemake"])
+def test_killed_and_started_again_it_completes_and_leaves_nothing_running(tmp_path, killed):
     process, kernel = start_slow(tmp_path)
     second = run_reproduce(tmp_path / "figures", tmp_path / "notebooks")
     assert second.returncode == 2 and "another interp reproduce works in" in second.stderr
     assert len(second.stderr.strip().splitlines()) == 1
-    process.kill()  # Snakemake is still there, and so is its lock
-    process.wait()
-    third = run_reproduce(tmp_path / "figures", tmp_path / "notebooks")
-    assert third.returncode == 2 and "another interp reproduce works in" in third.stderr
-    os.killpg(process.pid, signal.SIGKILL)
-    wait_for(lambda: not alive(kernel))
+    family = descendants(process.pid)
+    assert len(family) >= 3 and kernel in family  # Snakemake, its job, the job's kernel
+    os.kill(process.pid if killed == "reproduce" else family[0], signal.SIGKILL)
+    process.communicate(timeout=60)
+    wait_for(lambda: not any(map(alive, family)), seconds=5)
     (tmp_path / "go").touch()
-    wait_for(lambda: run_reproduce(tmp_path / "figures", tmp_path / "notebooks").returncode == 0)
+    assert run_reproduce(tmp_path / "figures", tmp_path / "notebooks").returncode == 0
     assert outcome(tmp_path / "figures", "01_slow")["status"] == "done"
     assert "nothing to do" in run_reproduce(tmp_path / "figures", tmp_path / "notebooks").stdout
 

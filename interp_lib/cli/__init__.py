@@ -8,11 +8,13 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..errors import InterpError
+from ..processes import ending_orderly
+from ..surroundings import forget_output, out_of_memory, settle
 from .campaign import add_campaign
 from .checkpoints import add_checkpoints
 from .doctor import add_doctor
 from .looking import add_browse, add_embed, add_evaluate, add_prototypes, add_videos
-from .parts import EXIT_ERROR, EXIT_INTERRUPTED, Parser, first_process
+from .parts import EXIT_ERROR, Parser, first_process
 from .reproduce import add_reproduce
 from .train import add_train
 
@@ -24,20 +26,49 @@ _COMMANDS = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status: 0, 2 for an error the user can mend, 130 after Ctrl-C."""
-    args = build_parser().parse_args(arguments)
+    """Run one command and return its exit status: 0, 2 for an error the user can mend, 128 + its number for a signal.
+
+    What surrounds a command never gets a traceback: memory and disks that are full, an output that nobody reads.
+    """
+    settle()
+    with ending_orderly() as ending:
+        try:
+            try:
+                args = build_parser().parse_args(arguments)
+                status = args.run(args) or 0
+                return ending.status if ending.signal else status
+            finally:
+                if sys.stdout is not None:
+                    sys.stdout.flush()  # what fails here can still be said; as Python ends it would be a traceback
+        except InterpError as error:
+            return _failed(error)
+        except KeyboardInterrupt as interrupt:
+            _say(interrupt.args[0] if interrupt.args else "interrupted.")
+            return ending.status
+        except OSError as error:
+            if forget_output(sys.stdout) and isinstance(error, BrokenPipeError):  # `head`, for example, has seen enough
+                return 0
+            what = f"cannot use {error.filename}" if error.filename else "cannot go on"
+            return _failed(f"{what}: {error.strerror or error}.")
+        except (MemoryError, ImportError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            return _failed("out of memory. Close other programs, raise the limit (ulimit -v), or ask for less.")
+
+
+def _failed(error: object) -> int:
+    if first_process():
+        _say(error)
+    return EXIT_ERROR
+
+
+def _say(what: object) -> None:
+    if sys.stderr is None:  # then print() would take standard output
+        return
     try:
-        return args.run(args) or 0
-    except InterpError as error:
-        if first_process():
-            print(f"interp: {error}", file=sys.stderr)
-        return EXIT_ERROR
-    except KeyboardInterrupt as interrupt:
-        print(f"interp: {interrupt.args[0] if interrupt.args else 'interrupted.'}", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
-        sys.stderr.close()
-        return 0
+        print(f"interp: {what}", file=sys.stderr, flush=True)
+    except OSError:  # nobody reads that either
+        forget_output(sys.stderr)
 
 
 def build_parser() -> argparse.ArgumentParser:

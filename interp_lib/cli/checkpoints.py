@@ -100,7 +100,7 @@ def _run_verify(args: argparse.Namespace) -> int:
 def _run_release(args: argparse.Namespace) -> int:
     from ..release import evaluate_and_release
 
-    print((evaluate_and_release(args.run_dir, args.folder, args.episodes).path / "card.md").read_text())
+    print((evaluate_and_release(args.run_dir, args.folder, args.episodes).path / "card.md").read_text(encoding="utf-8"))
     return 0
 
 

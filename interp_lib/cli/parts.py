@@ -8,7 +8,6 @@ import sys
 from typing import Any, NoReturn
 
 EXIT_ERROR = 2
-EXIT_INTERRUPTED = 130
 
 
 class Parser(argparse.ArgumentParser):

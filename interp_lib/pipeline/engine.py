@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,11 +14,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import InterpError
+from ..processes import ends_with_us
 
 SNAKEFILE = Path(__file__).parent / "Snakefile"
 LOG = ".pipeline/snakemake.log"
 # Released weights have a megabyte; a file that was only touched is no reason to redo what depends on it.
 _CHECKSUM_BYTES = 50_000_000
+_STOPPING_SECONDS = 60.0  # jobs save what they can; after that they are killed
 
 
 class Pending(NamedTuple):
@@ -100,10 +103,12 @@ def shown(path: Path | str) -> str:
 
 @contextlib.contextmanager
 def _back_where_we_were() -> Iterator[None]:
-    here, log_level = os.getcwd(), logging.getLogger().level
+    here, log_level, on_term = os.getcwd(), logging.getLogger().level, signal.getsignal(signal.SIGTERM)
     try:
         yield
     finally:
+        with contextlib.suppress(ValueError):  # not in the main thread, where Snakemake couldn't set its own either
+            signal.signal(signal.SIGTERM, on_term)
         os.chdir(here)
         logging.getLogger().setLevel(log_level)
 
@@ -126,7 +131,7 @@ def execute(
         keep_open: file descriptors Snakemake inherits.
 
     Returns:
-        Snakemake's exit code, and whether Ctrl-C was pressed.
+        Snakemake's exit code, and whether it was stopped by Ctrl-C or another signal. Nothing is left running then.
     """
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(figures)]
     command += ["--keep-going", "--nolock", "--rerun-incomplete", "--max-checksum-file-size", str(_CHECKSUM_BYTES)]
@@ -137,10 +142,17 @@ def execute(
     if forced:
         command += ["--forcerun", *forced]
     environment = {**os.environ, "INTERP_BARS": "1" if jobs == 1 and not executor else "0"}
-    process = subprocess.Popen([*command, *options], env=environment, pass_fds=tuple(keep_open))
-    interrupted = False
-    while True:
+    process = subprocess.Popen(
+        ends_with_us(*command, *options), env=environment, pass_fds=tuple(keep_open), process_group=0
+    )
+    try:
+        return process.wait(), False
+    except KeyboardInterrupt:
+        # The jobs are in the group, and each stops as by Ctrl-C, once, however often it was pressed.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGINT)
         try:
-            return process.wait(), interrupted
-        except KeyboardInterrupt:
-            interrupted = True  # Snakemake got it too, and stops its jobs
+            return process.wait(_STOPPING_SECONDS), True
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            return process.wait(), True

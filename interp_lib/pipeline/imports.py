@@ -43,7 +43,7 @@ def dependencies(source: Path | str, package: Path = PACKAGE) -> list[Path]:
 
 def _cells(notebook: Path) -> Iterator[ast.AST]:
     # Read as JSON: nbformat takes a second to import, and a plan is made at every start.
-    for cell in json.loads(notebook.read_text())["cells"]:
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
         if cell["cell_type"] == "code":
             try:
                 yield ast.parse("".join(cell["source"]))
@@ -53,7 +53,7 @@ def _cells(notebook: Path) -> Iterator[ast.AST]:
 
 @functools.cache
 def _tree(file: Path) -> ast.AST:
-    return ast.parse(file.read_text(), str(file))
+    return ast.parse(file.read_text(encoding="utf-8"), str(file))
 
 
 @functools.cache

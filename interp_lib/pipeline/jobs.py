@@ -1,4 +1,4 @@
-"""One job of the Snakefile: `python -m interp_lib.pipeline.jobs KIND NAME OUTPUT`, run in the figures folder.
+"""One job of the Snakefile: `python -m interp_lib.pipeline.jobs PARENT KIND NAME OUTPUT`, run in the figures folder.
 
 A job that succeeds leaves its output, for most kinds a stamp: what it made, from what, on what and in what time.
 """
@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
+import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InterpError
+from ..processes import end_with_parent, ending_orderly
 from ..storage import write_json
+from ..surroundings import settle
 from .plan import PLAN, Plan
 from .progress import watch
 from .runner import NotebookError, NotebookResult, run_notebook
@@ -27,25 +28,23 @@ from .runner import NotebookError, NotebookResult, run_notebook
 def main(argv: list[str] | None = None) -> int:
     """Do one job; the exit code says whether it succeeded, and why not is one line on stderr."""
     parser = argparse.ArgumentParser(prog="interp_lib.pipeline.jobs")
+    parser.add_argument("parent", type=int, help="process id of what started this; the job ends with it")
     parser.add_argument("kind", choices=tuple(JOBS))
     parser.add_argument("name")
     parser.add_argument("output", type=Path)
     args = parser.parse_args(argv)
-    end_with_parent()
-    try:
-        JOBS[args.kind](Plan.read(PLAN), args.name, args.output)
-    except InterpError as error:
-        print(f"{args.name}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    settle()
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # a kernel that is stopped leaves it with tracebacks
+    end_with_parent(args.parent)  # a killed Snakemake must leave nothing that writes beside its next
+    with ending_orderly() as ending:
+        try:
+            JOBS[args.kind](Plan.read(PLAN), args.name, args.output)
+        except InterpError as error:
+            print(f"{args.name}: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            return ending.status
     return 0
-
-
-def end_with_parent() -> None:
-    """Stop as by Ctrl-C when the parent is gone: a killed Snakemake must leave nothing that writes beside its next."""
-    with contextlib.suppress(OSError, AttributeError):  # Linux has it
-        ctypes.CDLL(None).prctl(1, signal.SIGINT)  # PR_SET_PDEATHSIG
 
 
 def train_job(plan: Plan, name: str, output: Path) -> None:

@@ -6,6 +6,7 @@ made      notebook or page → when, in what time, by which revision, with which
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,29 @@ def stamps(figures: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
     for kind in ("notebooks", "explorers"):
         for path in sorted((figures / STAMPS / kind).glob("*.json")):
             yield kind, path.stem, read_json(path)
+
+
+def drop_damaged_stamps(figures: Path) -> list[str]:
+    """Remove the stamps that say nothing, so that what they belong to is made again.
+
+    Returns:
+        their paths below ``figures``.
+    """
+    dropped = []
+    for path in sorted((figures / STAMPS).glob("*/*.json")):
+        try:
+            content = read_json(path)
+        except InterpError:
+            content = None
+        lists = ("files", "runs", "provenance") if path.parent.name in ("notebooks", "explorers") else ("provenance",)
+        if not (
+            isinstance(content, dict)
+            and isinstance(content.get("seconds"), int | float)
+            and all(isinstance(content.get(name), dict) for name in lists)
+        ):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            dropped.append(path.relative_to(figures).as_posix())
+    return dropped
 
 
 def write_manifest(figures: Path) -> Path:

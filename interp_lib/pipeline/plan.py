@@ -350,8 +350,8 @@ def _released(folder: Path) -> list[Run]:
 
 
 def numbered_notebooks(folder: Path) -> list[Path]:
-    """``NN_*.ipynb`` of a folder, in order."""
-    return [path for path in sorted(folder.glob("*.ipynb")) if re.match(r"\d+_", path.name)]
+    """``NN_*.ipynb`` of a folder, in order; those that Snakemake has no way to name are left out."""
+    return [path for path in sorted(folder.glob("*.ipynb")) if re.fullmatch(r"\d+_[\w .,()+-]*", path.stem)]
 
 
 def select_notebooks(folder: Path, only: str | Iterable[str] | None = None) -> list[Path]:

@@ -326,7 +326,7 @@ def _card(figures_dir: Path, run: SourceRun | None) -> str | None:
     if run is None or not (path := figures_dir / run.folder / "card.md").is_file():
         return None
     # The run's name heads the card already.
-    lines = path.read_text().strip().splitlines()
+    lines = path.read_text(encoding="utf-8").strip().splitlines()
     text = "\n".join(lines[1:] if lines and lines[0].startswith("# ") else lines)
     return mistune.create_markdown(escape=True, plugins=["table"])(text)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +16,7 @@ from ..storage import read_json
 from .engine import Pending, execute, pending_jobs, shown
 from .estimate import render_estimate
 from .jobs import duration
-from .manifest import altered_stamps, compare_outputs, write_manifest
+from .manifest import altered_stamps, compare_outputs, drop_damaged_stamps, write_manifest
 from .plan import STAMPS, Plan, environments_of, make_plan, stamp
 from .runner import NotebookError
 
@@ -64,6 +65,8 @@ def reproduce(
     _check_writable(plan.figures)
     with _only_one(plan.figures) as lock:
         plan.write()
+        for path in drop_damaged_stamps(plan.figures):
+            print(f"{path} was damaged: what it belongs to is made again", file=sys.stderr)
         altered = altered_stamps(plan.figures)
         pending = [_with_reason(job, altered) for job in pending_jobs(plan.figures, forced=list(altered))]
         if dry_run:
@@ -180,6 +183,8 @@ def _only_one(figures: Path) -> Iterator[int]:
         raise InterpError(
             f"another interp reproduce works in {shown(figures)}. Wait for it, or choose another folder with --figures."
         ) from error
+    except OSError as error:
+        raise InterpError(f"cannot lock {shown(figures / LOCK)}: {error.strerror or error}. Remove it.") from error
     try:
         descriptor = lock._context.lock_file_fd
         assert descriptor is not None  # it is locked
@@ -189,17 +194,17 @@ def _only_one(figures: Path) -> Iterator[int]:
 
 
 def _check_writable(folder: Path) -> None:
-    try:
-        for place in (folder, folder / "executed", folder / STAMPS):
+    for place in (folder, folder / "executed", folder / STAMPS, folder / ".snakemake"):
+        try:
             place.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=place) as file:
                 file.write(b"\0" * 65536)  # a full disk lets empty files be made
                 file.flush()
-    except OSError as error:
-        raise InterpError(
-            f"cannot write to {shown(folder)}: {error.strerror or error}. Make room or make it writable, or choose "
-            "another folder with --figures."
-        ) from error
+        except OSError as error:
+            raise InterpError(
+                f"cannot write to {shown(place)}: {error.strerror or error}. Make room or make it writable, or choose "
+                "another folder with --figures."
+            ) from error
 
 
 def _with_reason(job: Pending, altered: dict[str, str]) -> Pending:

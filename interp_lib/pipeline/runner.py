@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import InterpError
+from ..processes import ends_with_us
 
 
 class CellProgress(NamedTuple):
@@ -113,8 +114,8 @@ def run_notebook(
     papermill_engines.register("interp", _engine(note))
     try:
         papermill.execute_notebook(
-            path,
-            executed_path,
+            _as_it_is(path),
+            _as_it_is(executed_path),
             dict(parameters),
             engine_name="interp",
             kernel_name="python3",
@@ -148,7 +149,8 @@ def _engine(on_cell: Callable[[CellProgress], None]) -> type:
         @property
         def kernel_spec(self) -> KernelSpec:
             """Whatever "python3" kernel is installed for the user may belong to another environment."""
-            return KernelSpec(**get_kernel_dict())
+            spec = get_kernel_dict()
+            return KernelSpec(**{**spec, "argv": ends_with_us(*spec["argv"])})
 
         def start_kernel(self, **kwargs) -> Awaitable[None]:
             # What the kernel says outside of cells, mostly while it is being stopped, would tear the progress bar.
@@ -186,6 +188,11 @@ def _heading(cells: list) -> str:
         if found:
             return found[-1]
     return ""
+
+
+def _as_it_is(path: Path) -> str:
+    """A path as papermill, which fills in parameters between braces, takes it for itself."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def _literal(source: str) -> Any:
