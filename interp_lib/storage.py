@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -75,15 +76,33 @@ def read_json(path: Path | str) -> Any:
     Raises:
         InterpError: the file is missing or is not valid JSON.
     """
+    try:
+        return json.loads(read_file(path, 2**24).decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise InterpError(f"{path} is damaged: not valid JSON ({error}). Restore it or train the run again.") from error
+
+
+def read_file(path: Path | str, most: int = 2**29) -> bytes:
+    """The content of a file that may have come from anywhere.
+
+    Args:
+        most: bytes that such a file can have; a larger one is refused before it fills the memory.
+
+    Raises:
+        InterpError: it is missing, no regular file, larger than that, or can't be read.
+    """
     path = Path(path)
     try:
-        return json.loads(path.read_text())
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would never end
+            raise InterpError(f"cannot read {path}: it is no regular file. Restore it or train the run again.")
+        if status.st_size > most:
+            raise InterpError(f"{path} is damaged: {status.st_size:,} bytes are too many. Restore it.")
+        return path.read_bytes()
     except FileNotFoundError as error:
-        raise InterpError(f"{path} does not exist.") from error
+        raise InterpError(f"cannot read {path}: it does not exist. Is this a run folder?") from error
     except OSError as error:
         raise InterpError(f"cannot read {path}: {error.strerror or error}.") from error
-    except ValueError as error:
-        raise InterpError(f"{path} is damaged: not valid JSON ({error}). Restore it or train the run again.") from error
 
 
 def write_tensors(path: Path | str, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -103,23 +122,22 @@ def read_tensors(path: Path | str) -> dict[str, torch.Tensor]:
     """
     import safetensors.torch
 
-    path = Path(path)
+    data = read_file(path)
     try:
-        return safetensors.torch.load(path.read_bytes())
-    except FileNotFoundError as error:
-        raise InterpError(f"{path} does not exist. Is this a run folder?") from error
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        return safetensors.torch.load(data)
+    except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError, TypeError) as error:
         raise InterpError(f"{path} is damaged ({error}). Restore it or train the run again.") from error
-    except OSError as error:
-        raise InterpError(f"cannot read {path}: {error.strerror or error}.") from error
 
 
 def load_state(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], source: Path | str) -> None:
     """Load ``tensors`` into ``module``, casting half-precision releases to the module's dtype.
 
     Raises:
-        InterpError: names or shapes don't match the module.
+        InterpError: names or shapes don't match the module, or a number isn't finite.
     """
+    broken = next((name for name, t in tensors.items() if t.is_complex() or not t.float().isfinite().all()), None)
+    if broken is not None:
+        raise InterpError(f"{source} is damaged: {broken} is not finite. Restore it or train the run again.")
     try:
         module.load_state_dict(dict(tensors), strict=True)
     except RuntimeError as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..envs.names import procgen_game
 from ..errors import InterpError
-from .parts import Parser, add_command
+from .parts import Parser, add_command, seed
 
 
 def add_checkpoints(commands: Any) -> None:
@@ -48,7 +48,7 @@ def add_checkpoints(commands: Any) -> None:
     convert.add_argument("file", metavar="FILE", help="joblib file: variable name → array")
     convert.add_argument("out", metavar="OUT", type=Path, help="run folder to write")
     convert.add_argument("--env", required=True, help="Procgen game it was trained on, which the file does not say")
-    convert.add_argument("--seed", type=int, help="training seed, where known")
+    convert.add_argument("--seed", type=seed, help="training seed, where known")
     convert.add_argument("--timesteps", type=int, help="steps trained, where known")
     upload = add_command(
         actions,
