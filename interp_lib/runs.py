@@ -285,13 +285,8 @@ def release_run(
         InterpError: the run is incomplete, or ``folder`` can't be written.
     """
     run = read_run(run_dir)
-    problem = _misstated_steps(run)
-    if problem is not None:
-        raise InterpError(f"{problem}. Restore it, or train on before the release.")
     target = Path(folder) / run.name
-    unfinished = next((path for path in target.glob("training_state.*")), None)
-    if unfinished is not None:
-        raise InterpError(f"{unfinished} is of a run that may go on: a release would delete it. Choose another folder.")
+    check_release(run, run.path, target)
     fresh = workplace(target)
     try:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -319,6 +314,24 @@ def release_run(
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return Run(target, config)
+
+
+def check_release(run: Run, source: Path | str, target: Path) -> None:
+    """Whether ``run``, as it is or as it was copied from ``source``, can be released to the folder ``target``.
+
+    Raises:
+        InterpError: its learning curve is damaged or not that of its steps, or the release would delete a state.
+    """
+    try:
+        problem = _misstated_steps(run)
+    except InterpError as error:
+        problem = str(error).rstrip(".")
+    if problem is not None:
+        said = problem.replace(str(run.path), str(source))
+        raise InterpError(f"{said}. Restore it, or train on before the release.")
+    unfinished = next(target.glob("training_state.*"), None)
+    if unfinished is not None:
+        raise InterpError(f"{unfinished} is of a run that may go on: a release would delete it. Choose another folder.")
 
 
 def workplace(target: Path) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..envs.names import procgen_game
-from ..errors import InterpError
+from ..errors import InterpError, printable
 from .parts import Parser, add_command, seed
 
 
@@ -81,26 +81,26 @@ def _run_list(args: argparse.Namespace) -> int:
 
     rows = list_runs(args.folder)
     print(json.dumps(rows, indent=2) if args.json else render_list(rows))
-    return 0
+    return 1 if any("damaged" in row for row in rows) else 0
 
 
 def _run_verify(args: argparse.Namespace) -> int:
-    from ..runs import find_runs, verify_run
+    from ..runs import survey_runs, verify_run
 
-    runs = find_runs(args.folder)
-    if not runs:
+    runs, damaged = survey_runs(args.folder)
+    if not runs and not damaged:
         raise InterpError(f"no runs in {args.folder}.")
-    problems = [problem for run in runs for problem in verify_run(run)]
+    problems = [*damaged.values(), *(problem for run in runs for problem in verify_run(run))]
     for problem in problems:
-        print(problem)
-    print(f"{len(runs)} runs, {len(problems)} problems")
+        print(printable(problem))
+    print(f"{len(runs) + len(damaged)} runs, {len(problems)} problems")
     return 1 if problems else 0
 
 
 def _run_release(args: argparse.Namespace) -> int:
     from ..release import evaluate_and_release
 
-    print((evaluate_and_release(args.run_dir, args.folder, args.episodes).path / "card.md").read_text())
+    print((evaluate_and_release(args.run_dir, args.folder, args.episodes).path / "card.md").read_text(encoding="utf-8"))
     return 0
 
 
