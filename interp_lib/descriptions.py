@@ -9,15 +9,18 @@ numbers mean something else after more training. It is no part of what a release
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import InterpError
-from .storage import write_text
+from .storage import read_file, write_text
 
 if TYPE_CHECKING:
-    from yaml import MappingNode
+    from yaml import MappingNode, Node
 
+_INT, _TEXT, _NOTHING = (f"tag:yaml.org,2002:{kind}" for kind in ("int", "str", "null"))
 DESCRIPTIONS = "descriptions.yml"
 HEADER = (
     "# What the agent does in each cluster, a line each:  number: sentence\n"
@@ -72,13 +75,12 @@ def write_description(run_dir: Path | str, k: int, text: str, num_codes: int) ->
 
 
 def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return ""
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise InterpError(f"cannot read {path}: {reason}. Mend or delete it.") from error
+    try:
+        return read_file(path, 2**20).decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise InterpError(f"cannot read {path}: not UTF-8 text. Mend or delete it.") from error
 
 
 def _parse(source: str, path: Path, num_codes: int) -> dict[int, str]:
@@ -86,24 +88,32 @@ def _parse(source: str, path: Path, num_codes: int) -> dict[int, str]:
 
     try:
         root = yaml.compose(source, yaml.SafeLoader)
-        found = yaml.safe_load(source)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark is not None else ""
         reason = getattr(error, "problem", None) or getattr(error, "reason", None) or "not YAML"
         raise InterpError(f"{path}{where}: {reason}. Write `0: sentence`, in quotes if it has a colon.") from error
+    except (RecursionError, ValueError, IndexError) as error:
+        raise InterpError(f"{path} holds no descriptions. Write a line for each cluster: `0: sentence`.") from error
     if root is None:
         return {}
-    if not isinstance(found, dict):
+    if not isinstance(root, yaml.MappingNode):
         raise InterpError(f"{path} holds no descriptions. Write a line for each cluster: `0: sentence`.")
-    if len(found) < len(root.value):
-        raise InterpError(f"{path} describes a cluster twice. Keep one line for each.")
-    for k, text in found.items():
-        if type(k) is not int or not 0 <= k < num_codes:
-            raise InterpError(f"{path} describes cluster {k!r}: this agent has 0 to {num_codes - 1}.")
-        if not isinstance(text, str | None):
-            raise InterpError(f"{path}: the description of cluster {k} is no text ({text!r}). Put it in quotes.")
-    return {k: " ".join(found[k].split()) for k in sorted(found) if found[k] and found[k].strip()}
+    found: dict[int, str] = {}
+    for key, value in root.value:  # as written: to make dates or numbers of it could only fail
+        k = int(key.value) if key.tag == _INT and re.fullmatch("[0-9]{1,9}", str(key.value)) else num_codes
+        if not 0 <= k < num_codes:
+            raise InterpError(f"{path} describes cluster {_shown(key)}: this agent has 0 to {num_codes - 1}.")
+        if k in found:
+            raise InterpError(f"{path} describes a cluster twice. Keep one line for each.")
+        if value.tag not in (_TEXT, _NOTHING) or not isinstance(value.value, str):
+            raise InterpError(f"{path}: the description of cluster {k} is no text ({_shown(value)}). Put it in quotes.")
+        found[k] = " ".join(value.value.split()) if value.tag == _TEXT else ""
+    return {k: found[k] for k in sorted(found) if found[k]}
+
+
+def _shown(node: Node) -> str:
+    return f"{node.value:.40}" if isinstance(node.value, str) else "something nested"
 
 
 def _splice(source: str, root: MappingNode, k: int, text: str) -> str:

@@ -17,15 +17,26 @@ import numpy.typing as npt
 import pandas as pd
 from tqdm.auto import tqdm
 
+from .envs.actions import NUM_ACTIONS
+from .envs.names import PROCGEN_GAMES
 from .envs.procgen import OBSERVATION_SHAPE, ProcgenVec
 from .errors import InterpError
 from .evaluation import procgen_levels
 from .semantic.agents import PPO
-from .semantic.config import SPPOConfig
+from .semantic.config import MOST_CODES, SPPOConfig
+from .semantic.network import FEATURE_SIZE
 from .semantic.play import play
 from .storage import atomic_write
 
-COLUMNS = ("fdr", "code", "value", "action", "reward", "done", "level", "env", "t", "kept", "feature")
+# Column → shape of a row and kind of its dtype.
+_SCHEMA: dict[str, tuple[tuple[int, ...], str]] = {
+    "fdr": ((2,), "f"), "code": ((), "i"), "value": ((), "f"), "action": ((), "i"), "reward": ((), "f"),
+    "done": ((), "b"), "level": ((), "i"), "env": ((), "i"), "t": ((), "i"), "kept": ((), "b"),
+    "feature": ((FEATURE_SIZE,), "f"),
+}  # fmt: skip
+COLUMNS = tuple(_SCHEMA)
+_MOST_STATES = 2**22  # 4 GB of features
+_META = {"run": str, "timesteps": int, "game": str, "mode": str, "num_codes": int, "steps": int, "num_envs": int}
 GAMMA = 0.999
 END, CUT = -1, -2  # what follows a stretch that no cluster follows: the episode ended, the recording ended
 
@@ -58,14 +69,16 @@ class StateSet:
         """Observations of the states ``rows`` (m,), in that order → uint8 (m, 64, 64, 3).
 
         Raises:
-            InterpError: the file is gone, or its frames are damaged (they carry checksums).
+            InterpError: the file is gone or was replaced, or its frames are damaged (they carry checksums).
         """
         rows = np.asarray(rows, dtype=np.int64)
         unique, inverse = np.unique(rows, return_inverse=True)  # HDF5 wants increasing, distinct rows
         try:
             with h5py.File(self.path) as file:
+                if json.loads(file.attrs.get("meta", "null")) not in (None, self.meta):
+                    raise InterpError(f"{self.path} was replaced meanwhile, by another collection. Run this again.")
                 return file["obs"][unique][inverse]
-        except (OSError, KeyError) as error:
+        except (OSError, KeyError, ValueError, IndexError) as error:
             raise InterpError(f"{self.path}: frames can't be read ({error}). Delete it and collect again.") from error
 
     @property
@@ -103,6 +116,8 @@ def collect_states(
     path = Path(path)
     if steps < 1 or num_envs < 1:
         raise InterpError(f"steps and num_envs must be at least 1, not {steps} and {num_envs}.")
+    if steps * num_envs > _MOST_STATES:
+        raise InterpError(f"steps and num_envs give {steps * num_envs:,} states. Ask for {_MOST_STATES:,} at most.")
     if not 0 <= random_action <= 1 or not 0 < keep <= 1:
         raise InterpError("random_action must be within 0 and 1, keep above 0 and at most 1.")
     meta = {
@@ -211,13 +226,14 @@ def load_states(path: Path | str, agent: PPO | None = None) -> StateSet:
     if not path.exists():
         raise InterpError(f"{path} does not exist. Collect first: interp embed RUN")
     try:
+        if not path.is_file():
+            raise ValueError("no regular file")
         with h5py.File(path) as file:
-            meta = json.loads(file.attrs["meta"])
+            meta = _meta_of(file)
+            _check_columns(file, meta)
             states = StateSet(path, meta, **{name: file[name][:] for name in COLUMNS})
-            size = meta["steps"] * meta["num_envs"]
-            if {len(file["obs"]), *(len(file[name]) for name in COLUMNS)} != {size}:
-                raise ValueError(f"not all columns have {size} rows")
-    except (OSError, KeyError, ValueError, TypeError) as error:
+        _check_values(states)
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise InterpError(f"{path} is damaged or no embedding file ({error}). Delete it and collect again.") from error
     if agent is not None:
         keys = ("game", "weights")
@@ -227,6 +243,46 @@ def load_states(path: Path | str, agent: PPO | None = None) -> StateSet:
         if problem:
             raise InterpError(f"{path} {problem}: its clusters mean something else. Collect again: interp embed RUN")
     return states
+
+
+def _meta_of(file: h5py.File) -> dict[str, Any]:
+    """What a file says about itself, checked as far as sizes follow from it; ValueError where it can't be."""
+    try:
+        meta = json.loads(file.attrs["meta"])
+    except RecursionError as error:
+        raise ValueError("its description is nested too deeply") from error
+    if not isinstance(meta, dict) or not all(type(meta.get(name)) is kind for name, kind in _META.items()):
+        raise ValueError("its description is incomplete")
+    if meta["game"] not in PROCGEN_GAMES or not 1 <= meta["num_codes"] <= MOST_CODES:
+        raise ValueError("its description is of no SPPO agent")
+    if meta["steps"] < 1 or meta["num_envs"] < 1 or meta["steps"] * meta["num_envs"] > _MOST_STATES:
+        raise ValueError("its number of states is out of range")
+    return meta
+
+
+def _check_columns(file: h5py.File, meta: Mapping[str, Any]) -> None:
+    """Shapes and kinds before anything is read: a few bytes of HDF5 can claim any size, all of it zeros."""
+    size = meta["steps"] * meta["num_envs"]
+    for name, (row, kind) in (*_SCHEMA.items(), ("obs", (OBSERVATION_SHAPE, "u"))):
+        column = file[name]
+        if not isinstance(column, h5py.Dataset) or column.shape != (size, *row) or column.dtype.kind != kind:
+            raise ValueError(f"{name} is not of {size} rows of shape {row}")
+        stored = column.id.get_storage_size()
+        if stored < (1 if name == "obs" else size * int(np.prod(row, dtype=int)) * column.dtype.itemsize):
+            raise ValueError(f"{name} is not stored in it")
+
+
+def _check_values(states: StateSet) -> None:
+    n, size = states.meta["num_envs"], len(states)
+    for name in ("fdr", "value", "reward", "feature"):
+        if not np.isfinite(getattr(states, name)).all():
+            raise ValueError(f"{name} is not finite")
+    for name, end in (("code", states.num_codes), ("action", NUM_ACTIONS), ("level", 2**31)):
+        values = getattr(states, name)
+        if values.min() < 0 or values.max() >= end:
+            raise ValueError(f"{name} is out of range")
+    if not np.array_equal(states.t, np.arange(size) // n) or not np.array_equal(states.env, np.arange(size) % n):
+        raise ValueError("its states are not in the order of time")
 
 
 def weights_digest(agent: PPO) -> str:

@@ -6,12 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .envs.procgen import UNSEEN_LEVEL_OFFSET, ProcgenVec
+from .envs.names import check_seed
+from .envs.procgen import UNSEEN_NUM_LEVELS, ProcgenVec, first_unseen_level
 from .errors import InterpError
 from .runs import SEMANTIC_ALGORITHMS, Run, load_agent
-
-# Procgen draws from start_level .. start_level + num_levels; without num_levels it ignores start_level.
-UNSEEN_NUM_LEVELS = 100_000
 
 
 class Interval(NamedTuple):
@@ -59,7 +57,7 @@ def evaluate_procgen(
 
     Args:
         side: ``train`` draws from the levels the agent was trained on; ``unseen`` from the 100,000 levels that start
-            200,000 after the first training level, where ``num_levels`` was restricted, or from level 200,000 on.
+            200,000 after the first training level, or after the last one where there were more.
         deterministic: take the most probable action; the papers sample.
 
     Raises:
@@ -77,11 +75,11 @@ def evaluate_procgen(
 
 
 def procgen_levels(config: Any, side: str) -> dict[str, Any]:
-    """The level range of one side, as arguments of ProcgenVec."""
+    """The level range of one side, as arguments of ProcgenVec, which ignores ``start_level`` without ``num_levels``."""
     if side == "train":
         return {"mode": config.distribution_mode, "num_levels": config.num_levels, "start_level": config.start_level}
     if side == "unseen":
-        start = config.start_level + UNSEEN_LEVEL_OFFSET
+        start = first_unseen_level(config.num_levels, config.start_level)
         return {"mode": config.distribution_mode, "num_levels": UNSEEN_NUM_LEVELS, "start_level": start}
     raise InterpError(f"unknown side '{side}'. Valid: train, unseen.")
 
@@ -136,6 +134,7 @@ def evaluate_run(
     Returns:
         by side (``train`` and ``unseen``, or ``eval``) the returns and how actions were chosen.
     """
+    check_seed(seed)
     agent = load_agent(run.path)
     semantic = run.algorithm in SEMANTIC_ALGORITHMS
     fixed = (not semantic) if deterministic is None else deterministic

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from .errors import InterpError
+from .descriptions import read_descriptions
+from .errors import InterpError, printable
 from .evaluation import Returns, default_episodes, evaluate_continuous, evaluate_procgen, evaluate_run, result_entry
 from .runs import (
     NOTES,
@@ -17,13 +18,16 @@ from .runs import (
     SEMANTIC_ALGORITHMS,
     Run,
     agent_class,
-    find_runs,
+    check_release,
+    check_weights,
     full_budget,
     load_agent,
+    misstatements,
     read_run,
     release_run,
+    survey_runs,
 )
-from .storage import read_tensors, scratch_folder, write_tensors
+from .storage import read_file, read_tensors, scratch_folder, write_json, write_tensors
 
 
 def evaluate_and_release(run_dir: Path | str, folder: Path | str, episodes: int | None = None) -> Run:
@@ -45,11 +49,17 @@ def evaluate_and_release(run_dir: Path | str, folder: Path | str, episodes: int 
         for name in ("config.json", *RELEASED_FILES):
             if not (run.path / name).exists():
                 raise InterpError(f"{run.path / name} is missing: the run can't be released. Train it again.")
-            shutil.copyfile(run.path / name, snapshot / name)
+            (snapshot / name).write_bytes(read_file(run.path / name))
         for name in NOTES:
-            if (run.path / name).exists():
-                shutil.copyfile(run.path / name, snapshot / name)
+            if os.path.lexists(run.path / name):
+                (snapshot / name).write_bytes(read_file(run.path / name))
         run = read_run(snapshot)
+        check_release(run, run_dir, Path(folder) / run.name)  # before it takes minutes
+        if run.algorithm == "sppo":
+            read_descriptions(run.path, run.config["hyperparameters"]["num_codes"])
+        check_weights(run)
+        # What is measured now is none of what was released before.
+        write_json(snapshot / "config.json", {k: v for k, v in run.config.items() if k != "files"})
         halve_weights(snapshot / "policy.safetensors")
         episodes = default_episodes(run) if episodes is None else episodes
         measured = evaluate_run(run, episodes)
@@ -115,9 +125,18 @@ def halve_weights(path: Path) -> None:
 
 
 def list_runs(folder: Path | str) -> list[dict[str, Any]]:
-    """What is shipped: one dict a run with algorithm, env, seed, timesteps, returns with n and interval, size."""
+    """What is shipped: one dict a run with algorithm, env, seed, timesteps, returns with n and interval, size.
+
+    At the end, those whose config can't be read or states what other files contradict, with ``run`` and ``damaged``.
+    """
     rows = []
-    for run in find_runs(folder):
+    runs, damaged = survey_runs(folder)
+    for run in runs:
+        # A run that is still trained is listed as well.
+        wrong = misstatements(run) if "files" in run.config else []
+        if wrong:
+            damaged[run.name] = "; ".join(wrong)
+            continue
         train = run.results.get("train", {})
         test = run.results.get("unseen") or run.results.get("eval", {})
         rows.append(
@@ -136,10 +155,11 @@ def list_runs(folder: Path | str) -> list[dict[str, Any]]:
                 "return_test_high": test.get("high"),
                 "episodes": test.get("episodes"),
                 "return_random": run.results.get("random", {}).get("mean"),
-                "megabytes": round(sum(f.stat().st_size for f in run.path.iterdir()) / 1e6, 2),
+                "megabytes": round(sum(f.lstat().st_size for f in run.path.iterdir()) / 1e6, 2),
                 "sha256": run.config.get("files", {}),
             }
         )
+    rows += [{"run": name, "damaged": damaged[name]} for name in sorted(damaged)]
     if not rows:
         raise InterpError(f"no runs in {folder}. Train one: interp train sppo fruitbot")
     return rows
@@ -155,10 +175,14 @@ def render_list(rows: list[dict[str, Any]]) -> str:
     lines = [f"{'':<43}{title:^50}".rstrip()]
     lines.append(f"{'run':<25}{'steps':>10}{'budget':>8}{sides[0]:>22}{sides[1]:>28}{'n':>5}{'random':>10}{'MB':>6}")
     for row in rows:
+        if "damaged" in row:
+            lines.append(f"{printable(row['run']):<25}damaged: {row['damaged']}")
+            continue
         steps, budget = row["timesteps"], row["full_budget"]
         share = "" if not budget else f"{steps / budget:.1%}" if steps < budget else "full"
         random = "" if row["return_random"] is None else f"{row['return_random']:.2f}"
-        line = f"{row['run']:<25}{steps:>10,}{share:>8}{_measured(row, 'train'):>22}{_measured(row, 'test'):>28}"
+        name = printable(row["run"])
+        line = f"{name:<25}{steps:>10,}{share:>8}{_measured(row, 'train'):>22}{_measured(row, 'test'):>28}"
         lines.append(f"{line}{row['episodes'] or '':>5}{random:>10}{row['megabytes']:>6}")
     return "\n".join(lines)
 

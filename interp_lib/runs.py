@@ -14,21 +14,25 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
+import io
 import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from .errors import InterpError
 from .progress import read_progress
-from .storage import read_json, write_json, write_text
+from .storage import read_file, read_json, write_json, write_text
+
+if TYPE_CHECKING:
+    from .semantic.config import PPOConfig
 
 # Algorithm → module and class, imported only when needed: Stable-Baselines3 takes seconds.
 ALGORITHMS: dict[str, tuple[str, str]] = {
@@ -42,6 +46,7 @@ SEMANTIC_ALGORITHMS = ("ppo", "sppo")
 # which marks what is not finished.
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 PAPER_TIMESTEPS = 25_000_000
+ROW_STEPS = 2_000  # SAC and ProtoSAC: no two rows of progress.csv are further apart
 RELEASED_FILES = ("policy.safetensors", "progress.csv")
 RETURNS = "returns.csv"
 NOTES = ("descriptions.yml",)  # written by people at any time: a release takes them along, without a checksum
@@ -100,18 +105,97 @@ def read_run(run_dir: Path | str) -> Run:
     """Read a run folder's config.
 
     Raises:
-        InterpError: no such folder, or it is not a run folder.
+        InterpError: no such folder, it is not a run folder, or its config says what no config can say.
     """
     run_dir = Path(run_dir)
     if not run_dir.is_dir():
         raise InterpError(f"no run folder {run_dir}. `interp checkpoints list` shows the released ones.")
-    config = read_json(run_dir / "config.json")
+    path = run_dir / "config.json"
+    config = read_json(path)
     missing = {"algorithm", "env", "seed", "timesteps"} - set(config if isinstance(config, dict) else ())
     if missing:
-        raise InterpError(f"{run_dir / 'config.json'} lacks {', '.join(sorted(missing))}: not a run of this project.")
+        raise InterpError(f"{path} lacks {', '.join(sorted(missing))}: not a run of this project.")
     if config["algorithm"] not in tuple(ALGORITHMS):  # compared, not hashed: a damaged config may hold a list
-        raise InterpError(f"{run_dir} is of the unknown algorithm '{config['algorithm']}'.")
+        raise InterpError(f"{run_dir} is of the unknown algorithm {config['algorithm']!r:.60}.")
+    if config.get("format", 1) != 1:
+        raise InterpError(
+            f"{path} has format {config['format']!r:.60}; this version reads format 1. Update interp-lib."
+        )
+    wrong = next(_wrong_in(config), None)
+    if wrong is not None:
+        raise InterpError(f"{path} is damaged: {wrong}. Restore it or train the run again.")
+    if config["algorithm"] in SEMANTIC_ALGORITHMS and "hyperparameters" in config:
+        settings_of(Run(run_dir, config))
     return Run(run_dir, config)
+
+
+def settings_of(run: Run) -> PPOConfig:
+    """The hyper-parameters of a PPO or SPPO run, checked.
+
+    Raises:
+        InterpError: they are missing or no such run's, or of another game or seed than the run says.
+    """
+    from .semantic.config import PPOConfig, SPPOConfig
+
+    cls = SPPOConfig if run.algorithm == "sppo" else PPOConfig
+    try:
+        config = cls.from_dict(run.config.get("hyperparameters", {}))
+    except InterpError as error:
+        raise InterpError(f"{run.path / 'config.json'} is damaged: {error}") from error
+    if (config.env, config.seed) != (run.env, run.seed):
+        raise InterpError(f"{run.path / 'config.json'} is damaged: its hyperparameters are of another game or seed.")
+    return config
+
+
+def _wrong_in(config: dict[str, Any]) -> Iterator[str]:
+    """What is wrong with the values of a config.json, whichever algorithm it is of."""
+    inside: list[Any] = [config]
+    while inside:  # no recursion: it may be nested deeply
+        value = inside.pop()
+        inside += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        if isinstance(value, (int, float)) and not abs(value) < 2**63:  # NaN neither
+            yield "a number is not finite"
+    if not isinstance(config["env"], str) or len(config["env"]) > 200:
+        yield "env is no name"
+    for name, optional in (("timesteps", False), ("seed", True)):  # SAC of Stable-Baselines3 needs no seed
+        value = config[name]
+        if not (_is_count(value) or (optional and value is None)):
+            yield f"{name} is {value!r:.60}"
+    for name in ("hyperparameters", "spaces", "training", "provenance", "results", "files", "prototypes"):
+        if not isinstance(config.get(name, {}), dict):
+            yield f"{name} is {config[name]!r:.60}"
+            return
+    history = config.get("history", [])
+    if not isinstance(history, list) or not all(isinstance(part, dict) for part in history):
+        yield "history is no list of slices"
+        return
+    for part in [*history, config.get("provenance", {})]:
+        if not all(isinstance(part.get(name, {}), dict) for name in ("hardware", "libraries", "git")):
+            yield "its provenance is damaged"
+    if not all(_is_count(part.get(name)) for part in history for name in ("from", "to")):
+        yield "history is no list of slices"
+    for side, result in config.get("results", {}).items():
+        numbers: list[Any] = (
+            [result.get(key) for key in ("low", "mean", "high")] if isinstance(result, dict) else [None]
+        )
+        ordered = all(_is_number(x) for x in numbers) and numbers == sorted(numbers)
+        if not ordered or not _is_count(result.get("episodes")) or not isinstance(result.get("actions", ""), str):
+            yield f"the result of {side!r:.60} is no mean in its interval"
+    for name in ("skill_weight", "seconds", "updates"):
+        if not _is_number(config.get("training", {}).get(name, 0)):
+            yield f"training.{name} is no number"
+    if not all(map(_is_number, config.get("prototypes", {}).values())):
+        yield "the numbers of its prototypes are damaged"
+    if not all(isinstance(value, str) for value in config.get("files", {}).values()):
+        yield "its checksums are damaged"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def agent_class(algorithm: str) -> type[Any]:
@@ -124,27 +208,58 @@ def load_agent(run_dir: Path | str, *, device: str = "auto") -> Any:
     """Load the agent of a run folder: PPO, SPPO, SAC or ProtoSAC, ready to ``predict``.
 
     Raises:
-        InterpError: the folder is missing, incomplete or damaged.
+        InterpError: the folder is missing, incomplete or damaged, or a released run has other weights than those it
+            was released with.
     """
     run = read_run(run_dir)
+    check_weights(run)
     cls = agent_class(run.algorithm)
     if run.algorithm in SEMANTIC_ALGORITHMS:
         return cls.load(run.path, device=device)
     return cls.load_run(run.path, device=device)
 
 
+def check_weights(run: Run) -> None:
+    """Compare the weights of a released run with their checksum; a run that is still trained has none.
+
+    Raises:
+        InterpError: they are missing, or not those that were released.
+    """
+    expected = run.config.get("files", {}).get("policy.safetensors")
+    problem = None if expected is None else _problem_of(run.path / "policy.safetensors", expected)
+    if problem is not None:
+        raise InterpError(f"{problem}. Restore it or release the run again.")
+
+
 def find_runs(folder: Path | str = "checkpoints", *, algorithm: str | None = None, env: str | None = None) -> list[Run]:
     """All runs in ``folder``, by name; optionally of one algorithm or environment.
 
     Folders whose names are none of a run are passed over, which is said on stderr, once.
+
+    Raises:
+        InterpError: one of them is damaged.
     """
-    # A dot: what put_in_place or release_run was working on when it was killed.
-    found = [path.parent for path in sorted(Path(folder).glob("*/config.json")) if path.parent.name[0] != "."]
-    for path in found:
+    runs, damaged = survey_runs(folder)
+    for reason in damaged.values():
+        raise InterpError(reason)
+    return [run for run in runs if algorithm in (None, run.algorithm) and env in (None, run.env)]
+
+
+def survey_runs(folder: Path | str) -> tuple[list[Run], dict[str, str]]:
+    """All runs in ``folder``, by name; and by the names of those whose config can't be read, why."""
+    runs, damaged = [], {}
+    for path in sorted(Path(folder).glob("*/")):
+        # A dot: what put_in_place or release_run was working on when it was killed. A link may lead nowhere.
+        if path.name.startswith(".") or not os.path.lexists(path / "config.json"):
+            continue
         if not RUN_NAME.fullmatch(path.name):
             _say_once(f"passed over {str(path)!r}: a run's name is letters, digits, dots, - and _. Rename the folder.")
-    runs = [read_run(path) for path in found if RUN_NAME.fullmatch(path.name)]
-    return [run for run in runs if algorithm in (None, run.algorithm) and env in (None, run.env)]
+            continue
+        try:
+            runs.append(read_run(path))
+        except InterpError as error:
+            damaged[path.name] = str(error)
+    return runs, damaged
 
 
 @functools.cache
@@ -185,8 +300,8 @@ def release_run(
         InterpError: the run is incomplete, or ``folder`` can't be written.
     """
     run = read_run(run_dir)
-    read_progress(run.path)
     target = Path(folder) / run.name
+    check_release(run, run.path, target)
     fresh = workplace(target)
     try:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -207,11 +322,31 @@ def release_run(
         write_json(fresh / "config.json", config)
         write_text(fresh / "card.md", render_card(config))
         put_in_place(fresh, target)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:  # of the card
+        raise InterpError(f"{run.path / 'config.json'} is damaged: no card can be made of it ({error!r}).") from error
     except OSError as error:
         raise InterpError(f"cannot release {run.name} to {folder}: {error.strerror or error}.") from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return Run(target, config)
+
+
+def check_release(run: Run, source: Path | str, target: Path) -> None:
+    """Whether ``run``, as it is or as it was copied from ``source``, can be released to the folder ``target``.
+
+    Raises:
+        InterpError: its learning curve is damaged or not that of its steps, or the release would delete a state.
+    """
+    try:
+        problem = _misstated_steps(run)
+    except InterpError as error:
+        problem = str(error).rstrip(".")
+    if problem is not None:
+        said = problem.replace(str(run.path), str(source))
+        raise InterpError(f"{said}. Restore it, or train on before the release.")
+    unfinished = next(target.glob("training_state.*"), None)
+    if unfinished is not None:
+        raise InterpError(f"{unfinished} is of a run that may go on: a release would delete it. Choose another folder.")
 
 
 def workplace(target: Path) -> Path:
@@ -253,17 +388,23 @@ def released_returns(run: Run) -> dict[str, np.ndarray]:
     if expected is None:
         return {}
     path = run.path / RETURNS
+    data = read_file(path, 2**26)
+    if hashlib.sha256(data).hexdigest() != expected:
+        raise InterpError(f"{path} was altered or damaged (checksum differs). Restore it or release the run again.")
     try:
-        if sha256(path) != expected:
-            raise InterpError(f"{path} was altered or damaged (checksum differs). Restore it or release the run again.")
-        frame = pd.read_csv(path)
-    except OSError as error:
-        raise InterpError(f"cannot read {path}: {error.strerror or error}. Restore it.") from error
-    return {side: frame[side].dropna().to_numpy(np.float64) for side in frame.columns}
+        frame = pd.read_csv(io.BytesIO(data), dtype=np.float64)
+    except (ValueError, pd.errors.ParserError) as error:  # no UTF-8, no numbers, no columns
+        raise InterpError(f"{path} is no table of returns. Restore it or release the run again.") from error
+    returns = {side: frame[side].dropna().to_numpy() for side in frame.columns}
+    if not all(len(values) and np.isfinite(values).all() for values in returns.values()):
+        raise InterpError(f"{path} holds returns that are not finite. Restore it or release the run again.")
+    return returns
 
 
 def verify_run(run: Run) -> list[str]:
-    """Problems of a released run: files missing or altered since the release; empty when it is intact."""
+    """Problems of a released run: files missing or altered since the release, numbers of config.json that other files
+    contradict; empty when it is intact.
+    """
     checksums = run.config.get("files")
     if not isinstance(checksums, dict):
         return [f"{run.path} was never released: no checksums"]
@@ -274,11 +415,53 @@ def verify_run(run: Run) -> list[str]:
         path = run.path / name
         if name not in checksums:
             problems.append(f"{run.path / 'config.json'} has no checksum of {name}")
-        elif not path.exists():
-            problems.append(f"{path} is missing")
-        elif sha256(path) != checksums[name]:
-            problems.append(f"{path} was altered or damaged (checksum differs)")
+        elif (problem := _problem_of(path, checksums[name])) is not None:
+            problems.append(problem)
+    if not (run.path / "card.md").is_file():
+        problems.append(f"{run.path / 'card.md'} is missing")
+    return problems or misstatements(run)
+
+
+def _problem_of(path: Path, checksum: str) -> str | None:
+    if not path.exists():
+        return f"{path} is missing"
+    if not path.is_file():
+        return f"{path} is no regular file"
+    try:
+        return None if sha256(path) == checksum else f"{path} was altered or damaged (checksum differs)"
+    except OSError as error:
+        return f"cannot read {path}: {error.strerror or error}"
+
+
+def misstatements(run: Run) -> list[str]:
+    """What the config of a released run says and its learning curve or returns contradict. No checksum covers it."""
+    config, problems = run.path / "config.json", []
+    try:
+        if (problem := _misstated_steps(run)) is not None:
+            problems.append(problem)
+        returns = released_returns(run)
+    except InterpError as error:
+        return [str(error)]
+    for side in sorted({*returns, *run.results} if returns else ()):
+        if side not in returns or side not in run.results:
+            problems.append(f"{config} and {RETURNS} have different results: {side} is in one of them only")
+            continue
+        values, result = returns[side], run.results[side]
+        near = 1e-4 + 1e-5 * np.abs(values).max()  # six digits of a return are kept, and four behind a mean's point
+        inside = values.min() - near <= result["low"] and result["high"] <= values.max() + near
+        if len(values) != result["episodes"] or abs(values.mean() - result["mean"]) > near or not inside:
+            problems.append(f"{config} states a result of {side} that {RETURNS} doesn't give")
     return problems
+
+
+def _misstated_steps(run: Run) -> str | None:
+    config, last = run.path / "config.json", int(read_progress(run.path)["total_timesteps"].iloc[-1])
+    history = run.config.get("history") or [{"to": run.timesteps}]
+    # SAC and ProtoSAC write a row every 1,000 steps at most, so a run that was stopped is a little further.
+    gap = 0 if run.algorithm in SEMANTIC_ALGORITHMS else ROW_STEPS
+    if not last <= run.timesteps <= last + gap or history[-1]["to"] != run.timesteps:
+        return f"{config} says {run.timesteps:,} steps, and progress.csv ends at {last:,}"
+    return None
 
 
 def sha256(path: Path) -> str:

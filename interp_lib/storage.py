@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import secrets
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -96,13 +97,9 @@ def read_json(path: Path | str) -> Any:
         InterpError: the file is missing or is not valid JSON. Numbers that are none (NaN, Infinity), names that come
             twice and nesting without end are no valid JSON here.
     """
-    path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=_no_number, object_pairs_hook=_distinct)
-    except FileNotFoundError as error:
-        raise InterpError(f"{path} does not exist.") from error
-    except OSError as error:
-        raise InterpError(f"cannot read {path}: {error.strerror or error}.") from error
+        text = read_file(path, 2**24).decode("utf-8-sig")
+        return json.loads(text, parse_constant=_no_number, object_pairs_hook=_distinct)
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
         raise InterpError(
@@ -122,6 +119,29 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def read_file(path: Path | str, most: int = 2**29) -> bytes:
+    """The content of a file that may have come from anywhere.
+
+    Args:
+        most: bytes that such a file can have; a larger one is refused before it fills the memory.
+
+    Raises:
+        InterpError: it is missing, no regular file, larger than that, or can't be read.
+    """
+    path = Path(path)
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would never end
+            raise InterpError(f"cannot read {path}: it is no regular file. Restore it or train the run again.")
+        if status.st_size > most:
+            raise InterpError(f"{path} is damaged: {status.st_size:,} bytes are too many. Restore it.")
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise InterpError(f"cannot read {path}: it does not exist. Is this a run folder?") from error
+    except OSError as error:
+        raise InterpError(f"cannot read {path}: {error.strerror or error}.") from error
+
+
 def write_tensors(path: Path | str, tensors: Mapping[str, torch.Tensor]) -> None:
     """Write named tensors as one safetensors file, atomically."""
     import safetensors.torch  # here, because it imports torch, which takes seconds
@@ -139,23 +159,22 @@ def read_tensors(path: Path | str) -> dict[str, torch.Tensor]:
     """
     import safetensors.torch
 
-    path = Path(path)
+    data = read_file(path)
     try:
-        return safetensors.torch.load(path.read_bytes())
-    except FileNotFoundError as error:
-        raise InterpError(f"{path} does not exist. Is this a run folder?") from error
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        return safetensors.torch.load(data)
+    except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError, TypeError) as error:
         raise InterpError(f"{path} is damaged ({error}). Restore it or train the run again.") from error
-    except OSError as error:
-        raise InterpError(f"cannot read {path}: {error.strerror or error}.") from error
 
 
 def load_state(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], source: Path | str) -> None:
     """Load ``tensors`` into ``module``, casting half-precision releases to the module's dtype.
 
     Raises:
-        InterpError: names or shapes don't match the module.
+        InterpError: names or shapes don't match the module, or a number isn't finite.
     """
+    broken = next((name for name, t in tensors.items() if t.is_complex() or not t.float().isfinite().all()), None)
+    if broken is not None:
+        raise InterpError(f"{source} is damaged: {broken} is not finite. Restore it or train the run again.")
     try:
         module.load_state_dict(dict(tensors), strict=True)
     except RuntimeError as error:

@@ -8,8 +8,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from .envs.names import check_seed
 from .errors import InterpError
-from .runs import ALGORITHMS, PAPER_TIMESTEPS, SEMANTIC_ALGORITHMS, agent_class, read_run
+from .runs import ALGORITHMS, PAPER_TIMESTEPS, SEMANTIC_ALGORITHMS, Run, agent_class, check_weights, read_run
+from .storage import read_file
+
+DEFAULT_SEEDS = {"ppo": 2021, "sppo": 2021, "sac": 0, "protosac": 0}
 
 
 def train(
@@ -17,7 +21,7 @@ def train(
     env: str,
     *,
     timesteps: int | None = None,
-    seed: int,
+    seed: int | None,
     run_dir: Path | str,
     options: Mapping[str, Any] | None = None,
     resume: bool = False,
@@ -34,8 +38,10 @@ def train(
 
     Args:
         timesteps: environment steps; None: the full budget (runs.full_budget).
+        seed: None only to resume: whichever the run has.
         options: hyper-parameters that differ from the defaults.
-        resume: continue the run in ``run_dir`` instead of starting one; its hyper-parameters stay as they are.
+        resume: continue the run in ``run_dir``, or start one where nothing was saved yet. PPO and SPPO can go on with
+            another learning rate and precision; the other hyper-parameters, and the seed, stay as they are.
         max_minutes: stop cleanly after this many minutes; ``resume`` continues.
         save_seconds: PPO and SPPO: least time between two checkpoints; with 0 every update is one.
         tensorboard: also write the learning curve to ``run_dir/tensorboard``.
@@ -45,25 +51,34 @@ def train(
         ``run_dir``.
 
     Raises:
-        InterpError: bad arguments, ``run_dir`` already holds a run and ``resume`` is off, another process trains it,
-            or training failed.
+        InterpError: bad arguments, ``run_dir`` already holds a run and ``resume`` is off, or one that can't go on so,
+            another process trains it, or training failed.
     """
     if algorithm not in ALGORITHMS:
         raise InterpError(f"unknown algorithm '{algorithm}'. Valid: {', '.join(ALGORITHMS)}.")
     if timesteps is not None and timesteps <= 0:
         raise InterpError(f"timesteps must be positive, not {timesteps}.")
+    check_seed(seed)
     run_dir = Path(run_dir)
-    if (run_dir / "config.json").exists() and not resume:
-        raise InterpError(f"{run_dir} already holds a run. Continue it with --resume, or choose another --run-dir.")
-    if resume and (run_dir / "config.json").exists():
-        run = read_run(run_dir)
+    run = _run_in(run_dir, algorithm, resume)
+    if run is not None:
         if run.algorithm != algorithm or run.env != env:
             raise InterpError(f"{run_dir} holds {run.algorithm} on {run.env}, not {algorithm} on {env}.")
+        if seed is not None and seed != run.seed:
+            raise InterpError(f"{run_dir} has seed {run.seed}, not {seed}. Leave out the seed, or start another run.")
+    if seed is None:
+        seed = run.seed if run is not None else DEFAULT_SEEDS[algorithm]
+    if algorithm in SEMANTIC_ALGORITHMS and run is None:
+        agent_class(algorithm).config_class.from_dict({"env": env, "seed": seed, **(options or {})})
     with _only_trainer_of(run_dir):
         if algorithm in SEMANTIC_ALGORITHMS:
             cls = agent_class(algorithm)
-            if resume and (run_dir / "config.json").exists():
-                agent = cls.load(run_dir, device=device, resume=(run_dir / "training_state.pt").exists())
+            if run is not None:
+                resumable = os.path.lexists(run_dir / STATES[0])
+                if not resumable:
+                    check_weights(run)
+                agent = cls.load(run_dir, device=device, resume=resumable)
+                agent.change(options or {})
             else:
                 agent = cls(env, seed=seed, device=device, **(options or {}))
             agent.learn(
@@ -97,6 +112,30 @@ def train(
 
 
 LOCK = ".training.lock"
+STATES = ("training_state.pt", "training_state.zip")
+
+
+def _run_in(run_dir: Path, algorithm: str, resume: bool) -> Run | None:
+    """The run that ``run_dir`` holds; None where nothing was saved yet: what a kill left there, a curve's header and
+    the row of an update, is started over.
+
+    Raises:
+        InterpError: there is a run and ``resume`` is off, or something of a run whose config is gone.
+    """
+    if os.path.lexists(run_dir / "config.json"):
+        if not resume:
+            raise InterpError(f"{run_dir} already holds a run. Continue it with --resume, or choose another --run-dir.")
+        return read_run(run_dir)
+    if algorithm not in SEMANTIC_ALGORITHMS:
+        return None  # train_run looks: SAC and ProtoSAC can write a config again from their state
+    left = [name for name in (*STATES, "policy.safetensors") if os.path.lexists(run_dir / name)]
+    if not left and os.path.lexists(run_dir / "progress.csv"):
+        left = ["progress.csv"] * (read_file(run_dir / "progress.csv", 2**26).count(b"\n") > 2)
+    if left:
+        raise InterpError(
+            f"{run_dir} holds {left[0]} of a run whose config.json is gone. Restore that, or choose another --run-dir."
+        )
+    return None
 
 
 def being_trained(run_dir: Path | str) -> bool:

@@ -58,7 +58,7 @@ def test_every_form_of_file_can_be_added_to(tmp_path, before, k):
         ("0: goes: left\n", "line 1: .*in quotes"),
         ("8: too many\n", "cluster 8: this agent has 0 to 7"),
         ("left: goes\n", "cluster 'left'"),
-        ("true: goes\n", "cluster True"),
+        ("true: goes\n", "cluster true"),
         ("1: 5\n", "no text .5.. Put it in quotes"),
         ("1: [a]\n", "no text"),
         ("just a sentence", "no descriptions"),

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..envs.names import procgen_game
-from ..errors import InterpError
-from .parts import Parser, add_command
+from ..errors import InterpError, printable
+from .parts import Parser, add_command, seed
 
 
 def add_checkpoints(commands: Any) -> None:
@@ -48,7 +48,7 @@ def add_checkpoints(commands: Any) -> None:
     convert.add_argument("file", metavar="FILE", help="joblib file: variable name → array")
     convert.add_argument("out", metavar="OUT", type=Path, help="run folder to write")
     convert.add_argument("--env", required=True, help="Procgen game it was trained on, which the file does not say")
-    convert.add_argument("--seed", type=int, help="training seed, where known")
+    convert.add_argument("--seed", type=seed, help="training seed, where known")
     convert.add_argument("--timesteps", type=int, help="steps trained, where known")
     upload = add_command(
         actions,
@@ -81,19 +81,19 @@ def _run_list(args: argparse.Namespace) -> int:
 
     rows = list_runs(args.folder)
     print(json.dumps(rows, indent=2) if args.json else render_list(rows))
-    return 0
+    return 1 if any("damaged" in row for row in rows) else 0
 
 
 def _run_verify(args: argparse.Namespace) -> int:
-    from ..runs import find_runs, verify_run
+    from ..runs import survey_runs, verify_run
 
-    runs = find_runs(args.folder)
-    if not runs:
+    runs, damaged = survey_runs(args.folder)
+    if not runs and not damaged:
         raise InterpError(f"no runs in {args.folder}.")
-    problems = [problem for run in runs for problem in verify_run(run)]
+    problems = [*damaged.values(), *(problem for run in runs for problem in verify_run(run))]
     for problem in problems:
-        print(problem)
-    print(f"{len(runs)} runs, {len(problems)} problems")
+        print(printable(problem))
+    print(f"{len(runs) + len(damaged)} runs, {len(problems)} problems")
     return 1 if problems else 0
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InterpError
-from .parts import add_command
+from .parts import add_command, seed
 
 
 def add_evaluate(commands: Any) -> None:
@@ -20,7 +20,7 @@ def add_evaluate(commands: Any) -> None:
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--deterministic", action="store_true", default=None, help="most probable or mean action")
     how.add_argument("--stochastic", dest="deterministic", action="store_false", help="sample actions")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -215,7 +215,7 @@ def _looking_at(commands: Any, name: str, help: str, run: Any, example_run: str)
     parser.add_argument(
         "--out", "--save-dir", type=Path, default=Path("figures"), help="outputs go to OUT/<run> (default: figures)"
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed, default=0)
     return parser
 
 

@@ -7,6 +7,9 @@ import os
 import sys
 from typing import Any, NoReturn
 
+from ..envs.names import check_seed
+from ..errors import InterpError
+
 EXIT_ERROR = 2
 
 
@@ -30,6 +33,15 @@ def add_command(commands: Any, name: str, help: str, example: str, run: Any) -> 
     )
     parser.set_defaults(run=run)
     return parser
+
+
+def seed(text: str) -> int:
+    """What ``--seed`` takes, refused before anything runs."""
+    try:
+        check_seed(int(text))
+    except InterpError as error:
+        raise argparse.ArgumentTypeError(str(error).rstrip(".")) from error
+    return int(text)
 
 
 def first_process() -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import difflib
 import json
 from pathlib import Path
 from typing import Any
 
 from ..envs.names import continuous_task, procgen_game
 from ..errors import InterpError
-from .parts import Parser, add_command, first_process
+from .parts import Parser, add_command, first_process, seed
 
 _WHILE_TRAINING = ("eval_every", "eval_episodes", "video_every")
 
@@ -30,7 +31,7 @@ def add_train(commands: Any) -> None:
             f"interp train {name} ninja --timesteps 1000000",
             _run_train,
         )
-        _train_options(sub, "a Procgen game, such as ninja", budget="the paper's 25,000,000", seed=2021)
+        _train_options(sub, "a Procgen game, such as ninja", budget="the paper's 25,000,000", default_seed=2021)
         sub.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
         sub.add_argument(
             "--save-seconds",
@@ -60,7 +61,7 @@ def add_train(commands: Any) -> None:
             sub,
             "a continuous task, such as pendulum, or the original's number 0..6",
             budget="what the task's settings are for, such as 20,000 for pendulum",
-            seed=0,
+            default_seed=0,
         )
         sub.add_argument(
             "--set", action="append", default=[], metavar="NAME=VALUE", help="a hyper-parameter, such as batch_size=128"
@@ -72,13 +73,14 @@ def add_train(commands: Any) -> None:
         sub.add_argument("--video-every", type=int, metavar="N", help="film an episode every N steps (videos/*.mp4)")
 
 
-def _train_options(parser: argparse.ArgumentParser, env_help: str, *, budget: str, seed: int) -> None:
+def _train_options(parser: argparse.ArgumentParser, env_help: str, *, budget: str, default_seed: int) -> None:
     parser.add_argument("env", nargs="?", help=env_help)
     parser.add_argument(
         "--environment", dest="env_option", metavar="ENV", help="the same, as the original project spells it"
     )
     parser.add_argument("--timesteps", type=int, help=f"steps in all (default: {budget})")
-    parser.add_argument("--seed", type=int, default=seed, help=f"default: {seed}")
+    parser.add_argument("--seed", type=seed, help=f"default: {default_seed}")
+    parser.set_defaults(default_seed=default_seed)
     parser.add_argument("--run-dir", type=Path, help="default: runs/<algorithm>-<env>-s<seed>")
     parser.add_argument("--resume", action="store_true", help="continue the run that is there")
     parser.add_argument("--max-minutes", type=float, help="stop cleanly after this long; --resume continues")
@@ -107,12 +109,15 @@ def _run_train(args: argparse.Namespace) -> int:
         torch.set_num_threads(args.threads)
     from ..training import train
 
+    seed = args.default_seed if args.seed is None else args.seed
+    if args.resume and args.run_dir is not None and args.run_dir.name != f"{args.algorithm}-{env}-s{seed}":
+        _not_mistyped(args.run_dir)
     run_dir = train(
         args.algorithm,
         env,
         timesteps=args.timesteps,
-        seed=args.seed,
-        run_dir=args.run_dir or Path("runs") / f"{args.algorithm}-{env}-s{args.seed}",
+        seed=args.seed if args.resume else seed,  # a run that goes on has its own
+        run_dir=args.run_dir or Path("runs") / f"{args.algorithm}-{env}-s{seed}",
         options=options,
         resume=args.resume,
         max_minutes=args.max_minutes,
@@ -124,6 +129,20 @@ def _run_train(args: argparse.Namespace) -> int:
     if first_process():
         print(f"saved {run_dir}")
     return 0
+
+
+def _not_mistyped(run_dir: Path) -> None:
+    """Refuse to start anew in a folder that isn't there where it seems that another one was meant to go on.
+
+    Otherwise `--resume` goes on with what is there, and starts where nothing is: scripts say it every time.
+    """
+    if run_dir.exists():
+        return
+    there = [path.name for path in run_dir.parent.glob("*/") if (path / "config.json").exists()]
+    near = difflib.get_close_matches(run_dir.name, there, n=1, cutoff=0.8)
+    if near or not run_dir.parent.is_dir():
+        meant = f"Did you mean {run_dir.parent / near[0]}?" if near else f"There is no folder {run_dir.parent} either."
+        raise InterpError(f"no run folder {run_dir} to resume. {meant} To start a run, leave out --resume.")
 
 
 def _assignment(text: str) -> tuple[str, Any]:

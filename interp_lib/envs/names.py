@@ -23,6 +23,8 @@ CONTINUOUS_TASKS: dict[str, str] = {
 }
 
 
+MOST_SEEDS = 2**31
+
 # As Procgen's authors write the names that capitals alone don't give.
 _GAME_TITLES = {
     "coinrun": "CoinRun", "fruitbot": "FruitBot", "starpilot": "StarPilot", "caveflyer": "CaveFlyer",
@@ -56,12 +58,22 @@ def continuous_task(name: str) -> str:
     key = name.strip().lower()
     if key in CONTINUOUS_TASKS:
         return key
-    if key.isdigit() and int(key) < len(CONTINUOUS_TASKS):
-        return list(CONTINUOUS_TASKS)[int(key)]
+    if key in (numbers := [str(n) for n in range(len(CONTINUOUS_TASKS))]):
+        return list(CONTINUOUS_TASKS)[numbers.index(key)]
     by_id = {gym_id.lower(): short for short, gym_id in CONTINUOUS_TASKS.items()}
     if key in by_id:
         return by_id[key]
     raise InterpError(_unknown("continuous task", name, tuple(CONTINUOUS_TASKS)))
+
+
+def check_seed(seed: int | None) -> None:
+    """Refuse a seed before anything runs with it; None means none was given.
+
+    Raises:
+        InterpError: it is outside what all environments and libraries take, 31 bits without a sign.
+    """
+    if seed is not None and not 0 <= seed < MOST_SEEDS:
+        raise InterpError(f"a seed is a whole number from 0 to {MOST_SEEDS - 1:,}, not {seed}.")
 
 
 def _unknown(kind: str, name: str, valid: tuple[str, ...]) -> str:

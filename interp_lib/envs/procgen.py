@@ -6,6 +6,8 @@ restore every environment exactly.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +15,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import InterpError
-from .names import procgen_game
+from .names import MOST_SEEDS, procgen_game
 
 OBSERVATION_SHAPE = (64, 64, 3)
 # Unseen levels start here (semantic clustering paper, evaluation): far beyond every training range of the papers.
 UNSEEN_LEVEL_OFFSET = 200_000
+UNSEEN_NUM_LEVELS = 100_000
+MOST_LEVELS = 2**31 - 1  # levels have 31 bits
 
 # (R_min, R_max) of the Procgen benchmark paper (Cobbe et al. 2020, appendix C): R_min is the return of an agent that
 # sees no observation, R_max the best possible or, where unknown, the best reached.
@@ -35,6 +39,14 @@ SCORE_RANGES: dict[str, dict[str, tuple[float, float]]] = {
         "climber": (1, 12.6), "plunder": (3, 30), "ninja": (2, 10), "bossfight": (0.5, 13),
     },
 }  # fmt: skip
+
+
+def first_unseen_level(num_levels: int, start_level: int) -> int:
+    """Where the levels begin that training on ``num_levels`` from ``start_level`` on does not see.
+
+    With ``num_levels`` 0 it draws from all levels, these included.
+    """
+    return start_level + max(UNSEEN_LEVEL_OFFSET, num_levels)
 
 
 def best_score(game: str, mode: str) -> float:
@@ -100,6 +112,10 @@ class ProcgenVec:
             raise InterpError(f"unknown distribution mode '{mode}'. Valid modes: {', '.join(SCORE_RANGES)}.")
         if num_envs < 1 or num_levels < 0 or start_level < 0:
             raise InterpError("num_envs must be at least 1, num_levels and start_level at least 0.")
+        if start_level + num_levels > MOST_LEVELS:
+            raise InterpError(f"levels end at {MOST_LEVELS:,}, and these at {start_level + num_levels:,}. Begin lower.")
+        if seed < 0:
+            raise InterpError(f"a seed is a whole number from 0 on, not {seed}.")
         self.game, self.num_envs = procgen_game(game), num_envs
         self._env = _procgen_gym3_env()(
             num=num_envs,
@@ -107,7 +123,7 @@ class ProcgenVec:
             distribution_mode=mode,
             num_levels=num_levels,
             start_level=start_level,
-            rand_seed=seed,
+            rand_seed=seed % MOST_SEEDS,  # one that others were derived from may be the last of them
             num_threads=num_threads,
             render_mode="rgb_array" if human_frames else None,
         )
@@ -192,6 +208,20 @@ class ProcgenGroups:
         """Free the C++ environments."""
         for group in self.groups:
             group.close()
+
+
+def can_restore(game: str, mode: str, states: Sequence[bytes]) -> bool:
+    """Whether Procgen can restore ``states``, tried in another process: what it can't read makes it abort."""
+    code = (
+        "import sys; from interp_lib.envs.procgen import ProcgenVec; game, mode, sizes = sys.argv[1:4];"
+        "env = ProcgenVec(game, sizes.count(',') + 1, mode=mode);"
+        "env.set_state([sys.stdin.buffer.read(int(size)) for size in sizes.split(',')]);"
+        "import numpy; env.step(numpy.zeros(env.num_envs, int)); print('restored')"
+    )
+    sizes = ",".join(str(len(state)) for state in states)
+    command = [sys.executable, "-c", code, game, mode, sizes]
+    done = subprocess.run(command, input=b"".join(states), capture_output=True)
+    return done.returncode == 0 and done.stdout.endswith(b"restored\n")
 
 
 def _procgen_gym3_env() -> type:

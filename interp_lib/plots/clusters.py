@@ -93,9 +93,9 @@ def cluster_gallery(
             ax.set_visible(False)
         if k in described:
             row[-1].set(visible=True, facecolor="none")
-            row[-1].text(
-                0, 0.5, "\n".join(textwrap.wrap(described[k], 38)), fontsize=9, color=INK, va="center", linespacing=1.3
-            )
+            words = row[-1].text(0, 0.5, "\n".join(textwrap.wrap(described[k], 38)), fontsize=9, color=INK)
+            # People write dollars, and no formulas.
+            words.set(va="center", linespacing=1.3, parse_math=False)
         row[0].spines[:].set(visible=True, color=cluster_color(k), linewidth=3)
         share = percent(shares[k])
         row[0].set_ylabel(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import io
+import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -18,14 +19,22 @@ from ..envs.procgen import OBSERVATION_SHAPE
 from ..errors import InterpError
 from ..progress import ProgressLog
 from ..provenance import provenance
-from ..storage import atomic_write, load_state, read_json, read_tensors, remove_temporaries, write_json, write_tensors
-from .config import PPOConfig, SPPOConfig
+from ..storage import load_state, read_json, read_tensors, remove_temporaries, write_json, write_tensors
+from .config import PPOConfig, SPPOConfig, changeable
 from .network import ActorCritic
 from .parallel import own_device
 from .trainer import PROGRESS_COLUMNS, Trainer
+from .training_state import read_state, write_state
 
 TRAINING_STATE = "training_state.pt"
-_OF_A_SLICE = ("from", "to", "device", "precision", "new_dice")  # what else than provenance an entry of the history has
+_OF_A_SLICE = (
+    "from",
+    "to",
+    "device",
+    "precision",
+    "learning_rate",
+    "new_dice",
+)  # what else than provenance an entry of the history has
 
 
 class Embedding(NamedTuple):
@@ -130,7 +139,8 @@ class PPO:
             run_dir: keep config, weights, progress.csv and the resumable state here; None keeps nothing.
             max_minutes: stop cleanly at the first update boundary after this many minutes.
             progress: show a bar with steps/s, return and ETA.
-            save_seconds: least time between two checkpoints; with 0 every update is one.
+            save_seconds: least time between two checkpoints, of which the first is saved after the first update; with 0
+                every update is one.
             tensorboard: also write the learning curve to ``run_dir/tensorboard``.
 
         Ctrl-C loses what came after the last checkpoint; :meth:`load` with ``resume`` goes on from there. Under
@@ -151,10 +161,11 @@ class PPO:
         self.history.append(self._slice(trainer))
         if run_dir is not None and workers.rank == 0:
             log = ProgressLog(run_dir / "progress.csv", PROGRESS_COLUMNS, tensorboard=tensorboard)
-            log.start(keep_through=trainer.timesteps)
+            log.start(keep_through=trainer.timesteps, gap=0)
             remove_temporaries(run_dir)
         deadline = time.monotonic() + 60 * max_minutes if max_minutes is not None else float("inf")
-        saved = time.monotonic()
+        # A new run saves at once, so that it can be resumed whenever it is killed.
+        saved = time.monotonic() if trainer.updates else -float("inf")
         bar = tqdm(
             total=total_timesteps,
             initial=trainer.timesteps,
@@ -208,7 +219,8 @@ class PPO:
     def _slice(self, trainer: Trainer) -> dict[str, Any]:
         """The entry of the run's history for the training that begins now."""
         entry = {"from": trainer.timesteps, "to": trainer.timesteps, "device": self.device.type}
-        entry |= {"precision": "bf16" if self._trains_in_bf16 else "fp32", **provenance()}
+        entry |= {"precision": "bf16" if self._trains_in_bf16 else "fp32", "learning_rate": self.config.learning_rate}
+        entry |= provenance()
         if trainer.new_dice is not None:
             entry["new_dice"], trainer.new_dice = trainer.new_dice, None  # from here on they roll on
         return entry
@@ -231,10 +243,8 @@ class PPO:
         state = {**trainer.state_dict(), "history": self.history}
         if trainer.workers.rank > 0:
             return
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        with atomic_write(run_dir / TRAINING_STATE) as file:
-            file.write(buffer.getbuffer())
+        write_state(state, run_dir / TRAINING_STATE)
+        self._take_back_release(run_dir)
         self.save(run_dir)
 
     # -- files ----------------------------------------------------------------------------------------------------
@@ -281,30 +291,68 @@ class PPO:
         """
         run_dir = Path(run_dir)
         config = read_json(run_dir / "config.json")
+        if not isinstance(config, dict):
+            raise InterpError(f"{run_dir / 'config.json'} is damaged: it describes no run. Restore it.")
         if config.get("algorithm") != cls.algorithm:
             raise InterpError(f"{run_dir} holds a {config.get('algorithm')} run, not {cls.algorithm}. Use load_agent.")
-        agent = cls(**config["hyperparameters"], device=device)
-        weights = read_tensors(run_dir / "policy.safetensors")
-        load_state(agent.network, {n: w.float() for n, w in weights.items()}, run_dir / "policy.safetensors")
-        agent.timesteps, agent.history = config["timesteps"], config.get("history", [])
-        agent._training = config.get("training", {})
-        if resume:
+        try:
+            options = dataclasses.asdict(cls.config_class.from_dict(config["hyperparameters"]))
+            agent = cls(**options, device=device)
+            agent.timesteps, agent.history = config["timesteps"], config.get("history", [])
+            agent._training = config.get("training", {})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InterpError(f"{run_dir / 'config.json'} is damaged ({error!r}). Restore it.") from error
+        if resume:  # the state has the weights as well
             agent._restore_training_state(run_dir / TRAINING_STATE)
+        else:
+            load_state(agent.network, read_tensors(run_dir / "policy.safetensors"), run_dir / "policy.safetensors")
         return agent
 
     def _restore_training_state(self, path: Path) -> None:
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except FileNotFoundError as error:
-            raise InterpError(f"{path} does not exist: nothing to resume. Load without resume to go on.") from error
-        except Exception as error:
-            raise InterpError(
-                f"{path} is damaged ({type(error).__name__}). Delete it to go on from weights."
-            ) from error
-        self.history, self._training = state.pop("history"), {}  # the state has all that the summary has
+        if not os.path.lexists(path):
+            raise InterpError(f"{path} does not exist: nothing to resume. Load without resume to go on.")
+        state, sealed = read_state(path)
+        known, self._training = self.history, {}  # the state has all that the summary has
         trainer = self._make_trainer()
-        trainer.load_state_dict(state)
+        try:
+            trainer.load_state_dict(state, sealed=sealed)
+            # The config may be a checkpoint behind, but it tells of the same beginning.
+            if any(
+                a[key] != b[key] for a, b in zip(known[:1], state["history"], strict=False) for key in a if key != "to"
+            ):
+                raise ValueError("it is of another run")
+            if not all(isinstance(part[key], int) for part in state["history"] for key in ("from", "to")):
+                raise ValueError("its history is damaged")
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+            raise InterpError(f"{path} does not fit this run: {reason}. Delete it to go on from weights.") from error
+        self.history, self.config = state["history"], trainer.config
         self._count(trainer)
+
+    def change(self, options: Mapping[str, Any]) -> None:
+        """Go on with other hyper-parameters: learning rate and precision can change. Those the run has may be repeated.
+
+        Raises:
+            InterpError: another one differs from the run's, or is none.
+        """
+        wanted = self.config.from_dict({**dataclasses.asdict(self.config), **options})
+        changed = [f for f in dataclasses.fields(wanted) if getattr(wanted, f.name) != getattr(self.config, f.name)]
+        fixed = [f"{f.name} is {getattr(self.config, f.name)}" for f in changed if not changeable(f)]
+        if fixed:
+            raise InterpError(
+                f"a run that goes on keeps its settings: {', '.join(fixed)}. Start another run for others."
+            )
+        if changed:
+            self.config = wanted
+            self._make_trainer().change(wanted)
+
+    @staticmethod
+    def _take_back_release(run_dir: Path) -> None:
+        """A released run that is trained on has neither its results nor, once the weights change, its checksums."""
+        path = run_dir / "config.json"
+        config = read_json(path) if path.exists() else {}
+        if "files" in config:
+            write_json(path, {k: v for k, v in config.items() if k not in ("files", "results", "prototypes")})
 
 
 class SPPO(PPO):

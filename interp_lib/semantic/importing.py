@@ -20,6 +20,7 @@ import torch
 from joblib.numpy_pickle import NumpyArrayWrapper, NumpyUnpickler
 from torch import Tensor, nn
 
+from ..envs.names import check_seed
 from ..errors import InterpError
 from ..storage import read_json, write_json, write_text
 from .network import ActorCritic, ImpalaStage
@@ -83,6 +84,7 @@ def import_checkpoint(
         raise InterpError(f"{run_dir} already holds a run. Choose another folder.")
     if min(seed or 0, timesteps or 0) < 0:
         raise InterpError("seed and timesteps must not be negative.")
+    check_seed(seed)
     variables = read_released_checkpoint(file)
     scope = find_scope(variables)
     codebook = variables.get(f"{scope}/pi/embeddings_vqvae:0")

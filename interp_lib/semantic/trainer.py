@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 import os
 import time
+from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..envs.procgen import OBSERVATION_SHAPE, ProcgenGroups, best_score
+from ..envs.names import MOST_SEEDS
+from ..envs.procgen import OBSERVATION_SHAPE, ProcgenGroups, best_score, can_restore
 from ..errors import InterpError
-from .config import PPOConfig, SPPOConfig
+from .config import PPOConfig, SPPOConfig, changeable
 from .network import ActorCritic
 from .parallel import find_workers
 from .rollout import EpisodeStatistics, RewardNormalizer, generalized_advantages
+from .training_state import check_state
 from .update import Minibatch, Updater
 
 # The columns of the published curves, then what is ours.
@@ -80,7 +83,7 @@ class Trainer:
         self._obs = torch.empty(*shape, *OBSERVATION_SHAPE, dtype=torch.uint8, device=self.device)
 
     def _own_seed(self, seed: int) -> int:
-        return seed + 10_000 * self.workers.rank  # workers draw levels and actions of their own
+        return (seed + 10_000 * self.workers.rank) % MOST_SEEDS  # workers draw levels and actions of their own
 
     def _make_env(self, seed: int) -> ProcgenGroups:
         cfg = self.config
@@ -227,9 +230,10 @@ class Trainer:
             "seconds": self.seconds,
             "skill_weight": self.skill_weight,
             "workers": self.workers.size,
+            "config": asdict(self.config),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any], *, sealed: bool = True) -> None:
         """Continue exactly where :meth:`state_dict` was taken.
 
         A GPU's dice can't be rolled on by a CPU, nor a CPU's by a GPU: where ``state`` comes from another kind of
@@ -237,28 +241,45 @@ class Trainer:
 
         Args:
             state: with its tensors on the CPU.
+            sealed: it is known to be one of :meth:`state_dict`. Otherwise Procgen first tries it in a process of its
+                own, which it would end if it met anything else.
 
         Raises:
             InterpError: it was taken with another number of workers, whose dice these could not go on rolling.
+            ValueError, KeyError, TypeError, AttributeError: it is damaged or of another run. Nothing is changed.
         """
         workers = state.get("workers", 1)
         if workers != self.workers.size:
             how = f"with torchrun --nproc-per-node {workers}" if workers > 1 else "without torchrun"
             raise InterpError(f"this run has {workers} worker(s), not {self.workers.size}. Resume it {how}.")
+        check_state(state, self.state_dict(), list(self.network.parameters()))
+        config = self.config.from_dict(state.get("config", asdict(self.config)))
+        if any(getattr(config, f.name) != getattr(self.config, f.name) for f in fields(config) if not changeable(f)):
+            raise ValueError("it is of a run with other hyper-parameters")
+        own_states = [part.numpy().tobytes() for part in state["env"][self.own_envs]]
+        if not sealed and not can_restore(self.config.env, self.config.distribution_mode, own_states):
+            raise ValueError("Procgen can't restore its environments")
         self.network.load_state_dict(state["network"])
         self.updater.optimizer.load_state_dict(state["optimizer"])
         self.updater.steps = state["optimizer_steps"]
-        self.env.set_state([part.numpy().tobytes() for part in state["env"][self.own_envs]])
+        self.env.set_state(own_states)
         self.obs = self.env.observation
         self.normalizer.load_state_dict(state["normalizer"])
         self.episodes.load_state_dict(state["episodes"])
         self.updates, self.seconds = state["updates"], state["seconds"]
         self.skill_weight = state["skill_weight"]
+        self.change(config)
         if _device_of(state) == self.device.type:
             self.new_dice = None
             self.generator.set_state(state["generator"].chunk(workers)[self.workers.rank].clone())
         else:
             self._roll_new_dice()
+
+    def change(self, config: PPOConfig) -> None:
+        """Go on with those hyper-parameters of ``config`` that can change while a run goes on."""
+        self.config = self.updater.config = config
+        for group in self.updater.optimizer.param_groups:
+            group["lr"] = config.learning_rate
 
     def _roll_new_dice(self) -> None:
         """Seed the dice by run and update, so that they don't repeat those of the first updates."""
