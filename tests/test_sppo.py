@@ -131,6 +131,7 @@ def test_a_state_as_a_gpu_writes_it_goes_on_here_with_new_dice_and_says_so(
     agent.learn(4 * STEPS, run_dir=run_dir, progress=False)
     again = SPPO.load(run_dir, device="cpu", resume=True)
     again.learn(5 * STEPS, run_dir=run_dir, progress=False)
+    again.learn(5 * STEPS, run_dir=run_dir, progress=False)  # all done: no slice of nothing
     first, other, own = again.history
     assert [part["to"] for part in again.history] == [3 * STEPS, 4 * STEPS, 5 * STEPS]
     assert (other["device"], other["new_dice"]) == ("cpu", seed)

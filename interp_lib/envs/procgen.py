@@ -50,7 +50,7 @@ def first_unseen_level(num_levels: int, start_level: int) -> int:
 
 
 def best_score(game: str, mode: str) -> float:
-    """The best score R_max of ``game`` in ``mode``, which the skill weight is relative to (DESIGN 2.7)."""
+    """The best score R_max of ``game`` in ``mode``, which the skill weight is relative to (methods 2.7)."""
     return float(SCORE_RANGES[mode][game][1])
 
 

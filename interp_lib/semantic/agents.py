@@ -152,6 +152,8 @@ class PPO:
         """
         if total_timesteps <= 0:
             raise InterpError(f"timesteps must be positive, not {total_timesteps}.")
+        if self.timesteps >= total_timesteps:
+            return self  # nothing to do, so nothing to write down either
         if self.device.type == "cpu":
             keep_large_allocations()
         trainer = self._make_trainer()

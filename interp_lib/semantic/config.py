@@ -1,4 +1,4 @@
-"""Hyper-parameters of PPO and SPPO: one field each, with the papers' values as defaults (DESIGN 2.5–2.9)."""
+"""Hyper-parameters of PPO and SPPO: one field each, with the papers' values as defaults (methods 2.5–2.9)."""
 
 from __future__ import annotations
 

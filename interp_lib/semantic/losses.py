@@ -1,4 +1,4 @@
-"""The losses of PPO and of semantic clustering (DESIGN 2.5–2.8), each a pure function of tensors."""
+"""The losses of PPO and of semantic clustering (methods 2.5–2.8), each a pure function of tensors."""
 
 from __future__ import annotations
 

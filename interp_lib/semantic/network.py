@@ -1,4 +1,4 @@
-"""The IMPALA actor-critic and the semantic clustering module (DESIGN 2.1–2.4; paper section 4).
+"""The IMPALA actor-critic and the semantic clustering module (methods 2.1–2.4; paper section 4).
 
     obs ─ IMPALA ─ h (256) ─┬────────────── + k/K ── policy and value heads
                             └ FDR ─ z (2) ─ VQ ─ k ─┘

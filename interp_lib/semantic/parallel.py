@@ -1,4 +1,4 @@
-"""Data-parallel training: what N processes started by ``torchrun`` tell each other (DESIGN 2, issue B).
+"""Data-parallel training: what N processes started by ``torchrun`` tell each other.
 
 The counterpart of the original's MPI workers. ``num_envs`` stays the global number: each worker steps an equal share
 of the environments and computes its share of every minibatch, so that N workers take the same optimiser steps as one

@@ -1,4 +1,4 @@
-"""What happens between environment and loss: reward scaling, advantages, episode statistics (DESIGN 2.8–2.9)."""
+"""What happens between environment and loss: reward scaling, advantages, episode statistics (methods 2.8–2.9)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One optimiser step of PPO or SPPO (DESIGN 2.7–2.8), with TensorFlow's Adam."""
+"""One optimiser step of PPO or SPPO (methods 2.7–2.8), with TensorFlow's Adam."""
 
 from __future__ import annotations
 
