@@ -150,8 +150,13 @@ def train_run(
     if resume and whole:
         if overrides:
             raise InterpError("a resumed run keeps its settings. Leave the overrides out, or start a new run.")
+        before = read_json(run_dir / CONFIG) if CONFIG in whole else {}
         agent = _load_state(run_dir, algorithm, name)
         if agent.num_timesteps >= timesteps:
+            if (
+                before.get("timesteps") != agent.num_timesteps
+            ):  # killed at its end: now its config and weights are there
+                return run_dir
             raise InterpError(f"{run_dir} is already at {agent.num_timesteps:,} steps. Ask for more timesteps.")
     else:
         if whole:
