@@ -197,7 +197,8 @@ class Campaign:
             # Released weights, counters and λ are enough to go on from; SAC would lack its replay buffer.
             shutil.rmtree(run_dir, ignore_errors=True)
             shutil.copytree(self.checkpoints / target.run, run_dir)
-        begun = standing.trained or (run_dir / "config.json").exists()
+        # SAC's first save may have been killed between its state and its config.
+        begun = standing.trained or any((run_dir / n).exists() for n in ("config.json", "training_state.zip"))
         self.say(f"{target.run}: training to {target.timesteps:,} steps, for at most {minutes:.1f} minutes")
         command = ["train", target.algorithm, target.env, "--seed", str(target.seed), "--run-dir", str(run_dir)]
         command += ["--timesteps", str(target.timesteps), "--max-minutes", f"{minutes:.3f}", "--quiet"]

@@ -149,6 +149,6 @@ def test_a_failing_run_is_reported_and_does_not_stop_the_others(tmp_path):
         say=lines.append,
     )
     failed = campaign.run()
-    assert list(failed) == ["sac-pendulum-s1"] and "already holds a run" in failed["sac-pendulum-s1"]
+    assert list(failed) == ["sac-pendulum-s1"] and "is damaged" in failed["sac-pendulum-s1"]
     assert [run.name for run in find_runs(tmp_path / "checkpoints")] == ["sac-pendulum-s0"]
     assert any("sac-pendulum-s1: failed" in line for line in lines)

@@ -127,7 +127,14 @@ def test_nan_observations_of_an_environment_stop_training(algorithm):
 @both
 def test_bad_arguments_are_one_line_on_the_command_line(algorithm, tmp_path, capsys):
     name = algorithm.algorithm
-    wrong = {"learning_rate=0": "must be above 0", "batch=3": "Did you mean batch_size"}
+    wrong = {
+        "learning_rate=0": "must be above 0", "batch=3": "Did you mean batch_size", "learning_rate=inf": "above 0",
+        "batch_size=1e999": "of type int", "batch_size=0": "at least 1", "gamma=nan": "must be a number",
+        "buffer_size=1e15": "not enough memory", "net_arch=0,5": "at least 1 unit", "net_arch=10000000000,8": "memory",
+        "ent_coef=much": "'auto_0.1'", "ent_coef=auto_-1": "'auto_0.1'", "train_freq=0": "at least 1",
+        "policy=Evil": "unknown policy", "policy=CnnPolicy": "needs images", "n_envs=100000": "at most 1024",
+        "action_noise=ou_nan": "unknown action noise", "gradient_steps=-7": "at least -1",
+    }  # fmt: skip
     if algorithm is ProtoSAC:
         wrong |= {"n_prototypes=0": "at least 1 prototype", "mixture=sum": "blend, gmm"}
     for setting, message in wrong.items():

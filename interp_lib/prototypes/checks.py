@@ -51,9 +51,28 @@ def check_settings(values: Mapping[str, Any]) -> None:
             raise InterpError(f"{name} is {value!r:.80}; it must be {expected}.")
         if value < least or (name == "temperature" and value == 0):
             raise InterpError(f"{name} is {value}; {_WHY.get(name, f'it must be at least {least}')}.")
+    if not _is_entropy(values.get("ent_coef", "auto")):
+        raise InterpError(f"ent_coef is {values['ent_coef']!r:.80}; it must be a number, 'auto' or, say, 'auto_0.1'.")
+    frequency = values.get("train_freq", 1)
+    if isinstance(frequency, tuple):  # SB3's TrainFreq is one too
+        frequency = frequency[0]
+    if isinstance(frequency, Integral) and frequency < 1:
+        raise InterpError(f"train_freq is {frequency}; it must be at least 1.")
+    arch = (values.get("policy_kwargs") or {}).get("net_arch") or []
+    widths = [w for part in arch.values() for w in part] if isinstance(arch, dict) else arch
+    if any(isinstance(width, Integral) and width < 1 for width in widths):
+        raise InterpError(f"net_arch is {arch!r:.80}; a layer needs at least 1 unit.")
     for name in ("use_sde", "final_projection"):
         if name in values and not isinstance(values[name], bool):
             raise InterpError(f"{name} is {values[name]!r:.80}; it must be true or false.")
+
+
+def _is_entropy(value: Any) -> bool:
+    start = "1" if value == "auto" else value.removeprefix("auto_") if isinstance(value, str) else value
+    try:
+        return 0 <= float(start) < math.inf and not (isinstance(value, str) and float(start) == 0)
+    except (TypeError, ValueError):
+        return False
 
 
 @contextlib.contextmanager

@@ -93,6 +93,8 @@ class _Checked(_MixedInto):
         if isinstance(policy, type) and issubclass(policy, ProtoSACPolicy) != prototypes:
             right, wrong = ("SAC", "ProtoSAC") if prototypes else ("ProtoSAC", "SAC")
             raise InterpError(f"{policy.__name__} is a policy of {right}, not {wrong}. Use {right}, or {right}.load.")
+        if isinstance(policy, str) and policy not in self.policy_aliases:
+            raise InterpError(f"unknown policy '{policy!s:.80}'. Choose one of: {', '.join(self.policy_aliases)}.")
         try:
             super().__init__(policy, env, *args, **kwargs)  # type: ignore[arg-type]  # load() leaves env out, in SB3 too
         except AssertionError as error:
@@ -106,6 +108,9 @@ class _Checked(_MixedInto):
 
     def _setup_model(self) -> None:
         check_settings(vars(self))
+        shape = self.observation_space.shape or ()
+        if self.policy_class is self.policy_aliases["CnnPolicy"] and len(shape) != 3:
+            raise InterpError(f"CnnPolicy needs images, but observations have shape {shape}. Use MlpPolicy.")
         with enough_memory(self.buffer_size):
             super()._setup_model()
 

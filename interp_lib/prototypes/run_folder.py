@@ -150,7 +150,7 @@ class RunFolderMixin(_MixedInto):
                 agent.target_entropy = -float(np.prod(action_space.shape))
             with torch.random.fork_rng(devices=[]):
                 agent._setup_model()
-        except (KeyError, TypeError, ValueError, AssertionError, OverflowError) as error:
+        except (LookupError, TypeError, ValueError, AssertionError, OverflowError, RuntimeError) as error:
             message = f"{source} is damaged ({error!r:.200}). Restore it or train the run again."
             raise InterpError(message) from error
         except InterpError as error:

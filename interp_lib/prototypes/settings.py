@@ -190,6 +190,6 @@ def _convert(name: str, value: Any, kind: Any) -> Any:
         if kind is int and float(value) != int(float(value)):
             raise ValueError
         return kind(float(value)) if kind is int else kind(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         expected = getattr(kind, "__name__", str(kind))
         raise InterpError(f"setting {name}={value!r} should be of type {expected}.") from error

@@ -27,7 +27,7 @@ from .callbacks import EVALUATION_COLUMNS, EVALUATIONS, EvaluationLog, VideoLog
 from .protosac import SAC, ProtoSAC
 from .run_folder import CONFIG, WEIGHTS, check_config, make_noise, make_schedule
 from .settings import TaskSettings, prototype_settings, task_settings
-from .training_state import read_state, write_state
+from .training_state import MOST_ENVS, read_state, write_state
 from .vision import SmallCNN
 
 STATE = "training_state.zip"
@@ -136,6 +136,8 @@ def train_run(
     if max_minutes is not None and not max_minutes > 0:
         raise InterpError(f"max_minutes is {max_minutes}; it must be above 0.")
     settings = task_settings(name, overrides)
+    if settings.n_envs > MOST_ENVS:
+        raise InterpError(f"n_envs is {settings.n_envs}; it must be at most {MOST_ENVS}.")
     timesteps = timesteps or settings.timesteps
     keep_large_allocations()
 
@@ -148,8 +150,13 @@ def train_run(
     if resume and whole:
         if overrides:
             raise InterpError("a resumed run keeps its settings. Leave the overrides out, or start a new run.")
+        before = read_json(run_dir / CONFIG) if CONFIG in whole else {}
         agent = _load_state(run_dir, algorithm, name)
         if agent.num_timesteps >= timesteps:
+            if (
+                before.get("timesteps") != agent.num_timesteps
+            ):  # killed at its end: now its config and weights are there
+                return run_dir
             raise InterpError(f"{run_dir} is already at {agent.num_timesteps:,} steps. Ask for more timesteps.")
     else:
         if whole:

@@ -38,7 +38,7 @@ _NPY_HEADER = 10_000
 _COUNTERS = ("num_timesteps", "_n_updates", "_episode_num", "_last_projection")
 _MOMENTS = ("exp_avg", "exp_avg_sq")  # Adam's, beside its step
 _CHUNK = 1 << 24
-_MOST_ENVS = 1024
+MOST_ENVS = 1024
 
 
 def write_state(agent: SAC | ProtoSAC, path: Path) -> None:
@@ -137,7 +137,7 @@ def _read(archive: zipfile.ZipFile, path: Path, cls: type[SAC] | type[ProtoSAC])
     assert agent._deferred_buffer_size is not None
     steps = max(agent._deferred_buffer_size // max(n_envs, 1), 1)
     full = filled == steps
-    if not 1 <= n_envs <= _MOST_ENVS or filled > steps or not (position < steps if full else position == filled):
+    if not 1 <= n_envs <= MOST_ENVS or filled > steps or not (position < steps if full else position == filled):
         raise ValueError("the replay buffer's position")
     _check_sizes(agent, filled * n_envs, {name: members[f"replay/{name}.npy"].file_size for name in _ARRAYS})
     agent.set_env(make_task_vec(config["env"], n_envs))
