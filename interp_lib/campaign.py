@@ -10,9 +10,11 @@ whole or not at all.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -23,6 +25,7 @@ from typing import NamedTuple
 
 from .envs.names import continuous_task, procgen_game
 from .errors import InterpError
+from .processes import ends_with_us
 from .runs import ALGORITHMS, SEMANTIC_ALGORITHMS, read_run
 from .training import being_trained
 
@@ -83,17 +86,22 @@ def read_campaign(path: Path | str) -> list[Target]:
     """
     path = Path(path)
     try:
-        lines = path.read_text().splitlines()
+        data = path.read_bytes()
     except OSError as error:
         raise InterpError(f"cannot read the campaign {path}: {error.strerror}.") from error
+    try:
+        text = data.decode("utf-8-sig")  # spreadsheets begin their UTF-8 with a mark, or write Latin-1
+    except UnicodeDecodeError:
+        text = data.decode("latin-1")
+    lines = text.splitlines()
     rows = [(n, line) for n, line in enumerate(lines, start=1) if line.strip() and not line.lstrip().startswith("#")]
-    if not rows or tuple(rows[0][1].replace(" ", "").split(",")) != COLUMNS:
+    if not rows or tuple(name.strip() for name in next(csv.reader([rows[0][1]]))) != COLUMNS:
         raise InterpError(f"{path} must begin with the line {','.join(COLUMNS)}.")
     targets = []
-    for (number, _), values in zip(rows[1:], csv.reader(line for _, line in rows[1:]), strict=True):
+    for number, line in rows[1:]:
         try:
-            targets.append(_target(values))
-        except (InterpError, ValueError) as error:
+            targets.append(_target(next(csv.reader([line], strict=True))))
+        except (InterpError, ValueError, csv.Error) as error:
             raise InterpError(f"{path}, line {number}: {error}") from error
     return targets
 
@@ -181,7 +189,10 @@ class Campaign:
                     return failed
                 time.sleep(POLL_SECONDS)
         finally:
-            for process in working.values():  # Ctrl-C has reached them too; they save and end
+            for process in working.values():  # they save and end
+                with contextlib.suppress(ProcessLookupError):
+                    process.send_signal(signal.SIGINT)
+            for process in working.values():
                 process.wait()
 
     def _begin(self, standing: Standing, minutes: float) -> subprocess.Popen:
@@ -212,7 +223,11 @@ class Campaign:
         environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads)}
         with self._log(name).open("a", encoding="utf-8") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "interp_lib.cli", *command], stdout=log, stderr=log, env=environment
+                ends_with_us(sys.executable, "-m", "interp_lib.cli", *command),
+                stdout=log,
+                stderr=log,
+                env=environment,
+                process_group=0,
             )
 
     def _log(self, name: str) -> Path:

@@ -59,7 +59,7 @@ def run_checks(folder: Path | str = ".") -> list[Check]:
     )
     with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
         findings = [pool.submit(probe) for probe in probes]
-        checks = [check_python(), check_disk(folder)]
+        checks = [check_python(), check_disk(folder), check_surroundings()]
         for finding in findings:
             result = finding.result()
             checks.extend(result if isinstance(result, list) else [result])
@@ -106,6 +106,13 @@ def check_disk(folder: Path | str = ".") -> Check:
         f"{free:.1f} GB free",
         f"free at least {MINIMUM_FREE_GB:g} GB here, or work on another disk (old trainings lie in runs/)",
     )
+
+
+def check_surroundings() -> Check:
+    """Check environment variables, home folder and display; what is not as it should be, every command works round."""
+    from .surroundings import FOUND
+
+    return Check("Surroundings", not FOUND, "; ".join(FOUND) or "home, display and variables are fine", required=False)
 
 
 def check_procgen() -> Check:

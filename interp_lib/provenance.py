@@ -114,7 +114,11 @@ def _version(name: str) -> str | None:
 def _output(*command: str) -> str | None:
     """Return the stripped output of ``command``, or None where it is not installed or fails."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        # Within a hook GIT_DIR and others name that repository, whatever folder is asked about.
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("GIT_") or k.startswith("GIT_CONFIG")}
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=20, check=True, env=kept
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw
 from .envs.continuous import make_task, task_info
 from .errors import InterpError
 from .style import GRID, INK, cluster_color, picture_font
+from .surroundings import display_opens
 
 # (width, height), pixels, in the proportions of each task's own frames. MuJoCo renders in software, so small.
 _FRAME_SIZES = {"pendulum": (300, 300), "mountaincar": (360, 240), "lunarlander": (360, 240), "carracing": (360, 240)}
@@ -100,7 +101,7 @@ class StateCamera:
 
 def rendering_task(task: str, size: tuple[int, int] | None = None) -> Any:
     """A task whose ``render()`` gives frames of ``size`` (width, height); None: :func:`frame_size`."""
-    if not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
+    if not display_opens():
         # Frames are drawn in memory; without this SDL looks for a display and complains on stderr.
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     size = size or frame_size(task)

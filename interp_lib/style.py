@@ -62,6 +62,10 @@ def use_style() -> None:
     import matplotlib
     from cycler import cycler
 
+    # First what matplotlib comes with, where a matplotlibrc here or at home says otherwise; the backend stays.
+    found, default = matplotlib.rcParamsOrig, matplotlib.rcParamsDefault
+    changed = {name: value for name, value in default.items() if name != "backend" and found[name] != value}
+    matplotlib.rcParams.update(changed)  # type: ignore[arg-type]  # names are listed one by one
     matplotlib.rcParams.update(
         {
             "figure.figsize": (6.4, 4.0),

@@ -26,14 +26,13 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEX
 _FOREIGN = ("MPLBACKEND", "MATPLOTLIBRC", "PYTHONSTARTUP", "SNAKEMAKE_PROFILE")
 
 
-def settle() -> list[str]:
-    """Make this process independent of its surroundings.
+FOUND: list[str] = []  # what was not as it should be and what is done about it, a line each, for `interp doctor`
 
-    Returns:
-        What was not as it should be and what is done about it, a line each, for `interp doctor`.
-    """
+
+def settle() -> None:
+    """Make this process independent of its surroundings."""
     _open_streams()
-    return [*_home(), *_folders(), *_threads(), *_foreign(), *_display()]
+    FOUND.extend([*_home(), *_folders(), *_threads(), *_foreign(), *_display()])
 
 
 def _open_streams() -> None:
@@ -58,7 +57,7 @@ def _home() -> list[str]:
             os.environ["USER"] = f"uid{os.getuid()}"  # PyTorch and others ask for one
             found.append(f"user id {os.getuid()} has no name")
     home = os.environ.get("HOME") or known
-    if not _usable(Path(home)):
+    if not home or not _usable(Path(home)):
         os.environ["HOME"] = str(_own_folder())
         found.append(f"the home folder {home or '(none)'} can't be written to: {os.environ['HOME']} is used")
         # What is read from it is still read.
@@ -80,17 +79,20 @@ def _own_folder() -> Path:
 
 
 def _usable(folder: Path) -> bool:
-    """Whether a folder can be written to, or made."""
+    """Whether files can be made in a folder: tried, because permissions say little about root and other systems."""
     try:
-        while not folder.exists() and folder != folder.parent:
-            folder = folder.parent
-        return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
     except OSError:
         return False
 
 
 def _folders() -> list[str]:
-    bad = [name for name in _FOLDERS if name in os.environ and not _usable(Path(os.environ[name]))]
+    named = [name for name in _FOLDERS if os.environ.get(name)]
+    for name in named:
+        with contextlib.suppress(OSError):  # as the library would
+            Path(os.environ[name]).mkdir(0o700, parents=True, exist_ok=True)
+    bad = [name for name in named if not _usable(Path(os.environ[name]))]
     return [f"{name}={os.environ.pop(name)} can't be written to and is ignored" for name in bad]
 
 
@@ -115,22 +117,20 @@ def _display() -> list[str]:
 
 def display_opens() -> bool:
     """Whether there is a display that windows can be opened on."""
-    for name, library, connect, close in (
-        ("DISPLAY", "libX11.so.6", "XOpenDisplay", "XCloseDisplay"),
-        ("WAYLAND_DISPLAY", "libwayland-client.so.0", "wl_display_connect", "wl_display_disconnect"),
-    ):
-        if not os.environ.get(name):
-            continue
-        if not sys.platform.startswith("linux"):
-            return True  # not these libraries, and nothing that is known to fail
-        with contextlib.suppress(OSError, AttributeError):  # without it nobody else can open the display either
-            found = ctypes.CDLL(library)
-            opened = getattr(found, connect)
-            opened.restype = ctypes.c_void_p
-            display = opened(None)
-            if display:
-                getattr(found, close)(ctypes.c_void_p(display))
-                return True
+    wayland = os.environ.get("WAYLAND_DISPLAY")
+    if wayland and os.path.exists(os.path.join(os.environ.get("XDG_RUNTIME_DIR", "/none"), wayland)):
+        return True
+    if not os.environ.get("DISPLAY"):
+        return False
+    if not sys.platform.startswith("linux"):
+        return True  # nothing is known to fail
+    with contextlib.suppress(OSError, AttributeError):  # without its library nobody else can open the display either
+        x11 = ctypes.CDLL("libX11.so.6")
+        x11.XOpenDisplay.restype = ctypes.c_void_p
+        display = x11.XOpenDisplay(None)
+        if display:
+            x11.XCloseDisplay(ctypes.c_void_p(display))
+            return True
     return False
 
 

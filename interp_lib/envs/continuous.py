@@ -17,6 +17,7 @@ from gymnasium.wrappers import FrameStackObservation
 from PIL import Image
 
 from ..errors import InterpError
+from ..surroundings import display_opens
 from .names import CONTINUOUS_TASKS, continuous_task
 
 if TYPE_CHECKING:
@@ -229,7 +230,7 @@ def _load_mujoco(info: TaskInfo) -> None:
     global _gl_problem
     if "mujoco" in sys.modules:
         return
-    if "DISPLAY" not in os.environ and "MUJOCO_GL" not in os.environ and ctypes.util.find_library("EGL"):
+    if "MUJOCO_GL" not in os.environ and not display_opens() and ctypes.util.find_library("EGL"):
         os.environ["MUJOCO_GL"] = "egl"
     try:
         importlib.import_module("mujoco")

@@ -134,7 +134,15 @@ def execute(
         Snakemake's exit code, and whether it was stopped by Ctrl-C or another signal. Nothing is left running then.
     """
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(figures)]
-    command += ["--keep-going", "--nolock", "--rerun-incomplete", "--max-checksum-file-size", str(_CHECKSUM_BYTES)]
+    command += [
+        "--keep-going",
+        "--nolock",
+        "--rerun-incomplete",
+        "--workflow-profile",
+        "none",
+        "--max-checksum-file-size",
+        str(_CHECKSUM_BYTES),
+    ]
     if executor:
         command += ["--executor", executor, "--jobs", str(jobs), "--latency-wait", "60"]
     else:

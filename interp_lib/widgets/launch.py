@@ -17,11 +17,11 @@ Descriptions go to `descriptions.yml` in the run folder.\
 _CODE = """from interp_lib.embedding import load_states, sample_rows, tsne
 from interp_lib.widgets import ClusterBrowser
 
-states = load_states("{states}")
+states = load_states({states!r})
 # To switch to a t-SNE map as well (half a minute for 5,000 states), put these lines in place of the last one:
 # rows = sample_rows(states, 5000)
-# ClusterBrowser("{run_dir}", states, rows=rows, tsne=tsne(states.feature[rows]))
-ClusterBrowser("{run_dir}", states)\
+# ClusterBrowser({run_dir!r}, states, rows=rows, tsne=tsne(states.feature[rows]))
+ClusterBrowser({run_dir!r}, states)\
 """
 _PROTOTYPE_TEXT = """# {run}
 
@@ -31,8 +31,8 @@ _PROTOTYPE_CODE = """from interp_lib import load_agent
 from interp_lib.explain import PrototypeStudy
 from interp_lib.widgets import PrototypeBrowser
 
-agent = load_agent("{run_dir}")
-PrototypeBrowser(PrototypeStudy.record(agent, "{task}", {episodes}))\
+agent = load_agent({run_dir!r})
+PrototypeBrowser(PrototypeStudy.record(agent, {task!r}, {episodes}))\
 """
 
 
