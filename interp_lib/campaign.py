@@ -24,6 +24,7 @@ from typing import NamedTuple
 from .envs.names import continuous_task, procgen_game
 from .errors import InterpError
 from .runs import ALGORITHMS, SEMANTIC_ALGORITHMS, read_run
+from .storage import read_file
 from .training import being_trained
 
 COLUMNS = ("algorithm", "env", "seed", "timesteps")
@@ -83,9 +84,11 @@ def read_campaign(path: Path | str) -> list[Target]:
     """
     path = Path(path)
     try:
-        lines = path.read_text().splitlines()
-    except OSError as error:
-        raise InterpError(f"cannot read the campaign {path}: {error.strerror}.") from error
+        lines = read_file(path, 2**20).decode("utf-8-sig").splitlines()
+    except InterpError as error:
+        raise InterpError(f"cannot read the campaign {str(error).removeprefix('cannot read ')}") from error
+    except UnicodeDecodeError as error:
+        raise InterpError(f"cannot read the campaign {path}: not UTF-8 text. Save it as such.") from error
     rows = [(n, line) for n, line in enumerate(lines, start=1) if line.strip() and not line.lstrip().startswith("#")]
     if not rows or tuple(rows[0][1].replace(" ", "").split(",")) != COLUMNS:
         raise InterpError(f"{path} must begin with the line {','.join(COLUMNS)}.")
