@@ -433,3 +433,44 @@ def test_no_bit_of_a_training_state_can_be_flipped(intact, tmp_path):
         except InterpError:
             pass
     assert taken == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["results"]["unseen"].update(mean=c["results"]["unseen"]["high"] + 0.5, high=999), "unseen"),
+        (lambda c: c["results"]["train"].update(episodes=500), "train"),
+        (lambda c: c.update(timesteps=25_000_000), "25,000,000 steps"),
+    ],
+)
+def test_a_config_that_other_files_contradict_is_named(change, message, intact, tmp_path, capsys):
+    shutil.copytree(intact / "checkpoints", tmp_path / "checkpoints")
+    path = tmp_path / "checkpoints" / NAME / "config.json"
+    config = read_json(path)
+    change(config)
+    write_json(path, config)
+    for command in ("list", "verify"):
+        status, out, _ = attempt(tmp_path, command, capsys)
+        assert status == 1 and message in out
+    assert main(["checkpoints", "pull", str(path.parents[1]), "--folder", str(tmp_path / "pulled")]) == 2
+    assert not (tmp_path / "pulled" / NAME).exists()
+
+
+def test_dollars_in_a_description_are_drawn_as_they_are():
+    from interp_lib.plots.clusters import cluster_gallery
+
+    frames = np.zeros((2, 64, 64, 3), np.uint8)
+    for words in ("between $x{ and $y", "pays $5% or $6"):
+        figure = cluster_gallery({0: frames[0]}, {0: frames}, {0: 1.0}, {0: words})
+        figure.canvas.draw()
+
+
+def test_states_that_another_collection_replaced_are_not_mixed_with_its_own(intact, tmp_path):
+    from interp_lib import InterpError
+    from interp_lib.embedding import load_states
+
+    shutil.copyfile(intact / "states.h5", tmp_path / "states.h5")
+    states = load_states(tmp_path / "states.h5")
+    shutil.copyfile(intact / "other/states.h5", tmp_path / "states.h5")
+    with pytest.raises(InterpError, match="replaced meanwhile"):
+        states.frames([0, 1])
