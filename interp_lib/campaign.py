@@ -27,6 +27,7 @@ from .envs.names import continuous_task, procgen_game
 from .errors import InterpError
 from .processes import ends_with_us
 from .runs import ALGORITHMS, SEMANTIC_ALGORITHMS, read_run
+from .storage import read_file
 from .training import being_trained
 
 COLUMNS = ("algorithm", "env", "seed", "timesteps")
@@ -86,9 +87,9 @@ def read_campaign(path: Path | str) -> list[Target]:
     """
     path = Path(path)
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InterpError(f"cannot read the campaign {path}: {error.strerror}.") from error
+        data = read_file(path, 2**20)
+    except InterpError as error:
+        raise InterpError(f"cannot read the campaign {str(error).removeprefix('cannot read ')}") from error
     try:
         text = data.decode("utf-8-sig")  # spreadsheets begin their UTF-8 with a mark, or write Latin-1
     except UnicodeDecodeError:

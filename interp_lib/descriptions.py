@@ -113,7 +113,9 @@ def _parse(source: str, path: Path, num_codes: int) -> dict[int, str]:
 
 
 def _shown(node: Node) -> str:
-    return f"{node.value:.40}" if isinstance(node.value, str) else "something nested"
+    if not isinstance(node.value, str):
+        return "something nested"
+    return f"{node.value!r:.40}" if node.tag == _TEXT else f"{node.value:.40}"
 
 
 def _splice(source: str, root: MappingNode, k: int, text: str) -> str:

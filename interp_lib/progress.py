@@ -130,6 +130,8 @@ def _rows_of(path: Path, through: int | None = None) -> list[dict[str, str]]:
     rows: list[dict[str, str]] = []
     broken = last = 0
     for number, values in enumerate(lines, start=2):
+        if not values:  # a blank line
+            continue
         row = dict(zip(header, values, strict=False))
         steps = row.get("total_timesteps", "") if len(values) == len(header) else ""
         counted = re.fullmatch("[0-9]{1,15}", steps) is not None

@@ -137,7 +137,7 @@ def read_file(path: Path | str, most: int = 2**29) -> bytes:
             raise InterpError(f"{path} is damaged: {status.st_size:,} bytes are too many. Restore it.")
         return path.read_bytes()
     except FileNotFoundError as error:
-        raise InterpError(f"cannot read {path}: it does not exist. Is this a run folder?") from error
+        raise InterpError(f"cannot read {path}: it does not exist.") from error
     except OSError as error:
         raise InterpError(f"cannot read {path}: {error.strerror or error}.") from error
 

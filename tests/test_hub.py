@@ -223,7 +223,7 @@ def edited(**changes):
     ("damage", "message"),
     [
         (lambda run_dir: (run_dir / "config.json").write_text("{"), "config.json is damaged: not valid JSON"),
-        (edited(files=None), "was never released"),
+        (edited(files=None), "files is None"),
         (edited(files={}), "config.json has no checksum of policy.safetensors"),
         (edited(files={"../../secret": "0"}), "config.json has no checksum of policy.safetensors"),
         (edited(algorithm=["sac"]), "unknown algorithm"),

@@ -70,8 +70,8 @@ def _run_embed(args: argparse.Namespace) -> int:
     run, outputs = _run_outputs(args)
     path = outputs.folder / run.name / "states.h5"
     agent = load_agent(run.path)
+    descriptions = read_descriptions(run.path, getattr(agent.config, "num_codes", 0))  # before it takes minutes
     states = collect_states(agent, path, steps=args.steps, seed=args.seed, reuse=True)
-    descriptions = read_descriptions(run.path, states.num_codes)
     draw_spaces(states, outputs, [run.path], tsne_states=args.tsne_states)
     save_cluster_outputs(agent, states, outputs, [run.path], descriptions)
     save_transitions(states, outputs, [run.path])
@@ -102,8 +102,8 @@ def _run_videos(args: argparse.Namespace) -> int:
 
     run, outputs = _run_outputs(args)
     agent = load_agent(run.path)
+    descriptions = read_descriptions(run.path, getattr(agent.config, "num_codes", 0))
     episodes = play_for_videos(agent, args.episodes, max_frames=args.frames, max_steps=args.max_steps, seed=args.seed)
-    descriptions = read_descriptions(run.path, agent.config.num_codes)
     report = save_skill_videos(agent, outputs, [run.path], episodes, max_frames=args.frames, descriptions=descriptions)
     print(report.to_string())
     print(f"saved videos in {outputs.folder / run.name}")
