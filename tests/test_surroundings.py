@@ -219,24 +219,6 @@ AWAY = {
 }  # fmt: skip
 
 
-def pictures(folder, env):
-    """Everything but sidecars that a command which plays, renders and draws leaves."""
-    folder.mkdir(exist_ok=True)
-    done = interp("prototypes", PENDULUM, "--episodes", "1", "--out", folder, env=env, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == "", done.stderr
-    return {p.name: p.read_bytes() for p in (folder / PENDULUM.name).iterdir() if p.suffix != ".json"}
-
-
-@pytest.mark.slow
-def test_what_surrounds_a_command_changes_no_result(tmp_path):
-    undisturbed = pictures(tmp_path / "here", {})
-    (tmp_path / "away").mkdir()
-    (tmp_path / "away" / "matplotlibrc").write_text("font.size: 30\naxes.facecolor: red\n")
-    env = {name: value for variables in AWAY.values() for name, value in variables.items()}
-    assert pictures(tmp_path / "away", env) == undisturbed
-
-
 def test_an_encoding_that_lacks_a_letter_gets_it_escaped():
     for arguments in (("checkpoints", "list", "--folder", REPOSITORY / "checkpoints"), ("train", "sppo", "--help")):
         done = interp(*arguments, env=AWAY["locale"])
