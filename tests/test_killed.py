@@ -36,7 +36,7 @@ SETTINGS = {
 STEPS = 32
 ENDLESS = 1_000_000
 TIMEOUT = 240  # seconds; only a machine that hangs needs them
-KILLS = 7
+KILLS = 12
 CLOCK = ["fps", "time_elapsed"]
 
 
@@ -184,12 +184,25 @@ def test_an_interrupted_run_says_so_and_resumes(while_saving, undisturbed, tmp_p
     pd.testing.assert_frame_equal(after[:shared], rows(undisturbed)[:shared])
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_run_that_is_told_to_end_can_be_resumed(number, undisturbed, tmp_path):
+    process = start(tmp_path / "run", ENDLESS)
+    wait_for_checkpoint(tmp_path / "run", process)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=TIMEOUT)
+    assert process.returncode in (-number, 128 + number) and out == "" and len(err.splitlines()) <= 1, err
+    agent = load_agent(tmp_path / "run", device="cpu")
+    after = finish(tmp_path / "run", agent.timesteps // STEPS + 2)
+    shared = min(len(after), 6)
+    pd.testing.assert_frame_equal(after[:shared], rows(undisturbed)[:shared])
+
+
 def test_interrupted_before_the_first_checkpoint_it_starts_anew(undisturbed, tmp_path):
     process = start(tmp_path / "run", ENDLESS, save_seconds=10_000)
     progress = tmp_path / "run/progress.csv"
-    wait_for(lambda: progress.exists() and progress.read_text().count("\n") > 1, process)
+    wait_for(progress.exists, process)  # the first update is saved as soon as it is done
     process.send_signal(signal.SIGINT)
-    assert "before the first checkpoint" in ends_with_one_line(process, 130)
+    assert "interrupted" in ends_with_one_line(process, 130)  # in the first update, or before it
     finish(tmp_path / "run", 6)
     same_run(tmp_path / "run", undisturbed)
 
