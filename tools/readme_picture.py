@@ -5,7 +5,11 @@ from pathlib import Path
 from PIL import Image
 
 WIDTH, GAP = 1600, 40
-SOURCES = ("03_embed_and_cluster/fdr_and_tsne_space.png", "04_prototype_visualization/decision_divided.png")
+SOURCES = (
+    "02_evaluate_generalization/learning_curves_of_all_games.png",
+    "03_embed_and_cluster/fdr_and_tsne_space.png",
+    "04_prototype_visualization/decision_divided.png",
+)
 
 
 def main() -> None:
