@@ -19,6 +19,8 @@ from .storage import read_file, write_text
 
 _NUMBERS = ("total_timesteps", "eprewmean", "eplenmean", "fps", "time_elapsed")  # what is read from every curve
 
+ROW_STEPS = 2_000  # SAC and ProtoSAC: no two rows of progress.csv are further apart
+
 
 class ProgressLog:
     """Appends rows to a csv; rows that were written after the last checkpoint can be taken back.

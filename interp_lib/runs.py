@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 
 from .errors import InterpError
-from .progress import read_progress
+from .progress import ROW_STEPS, read_progress
 from .storage import read_file, read_json, write_json, write_text
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ SEMANTIC_ALGORITHMS = ("ppo", "sppo")
 # which marks what is not finished.
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 PAPER_TIMESTEPS = 25_000_000
-ROW_STEPS = 2_000  # SAC and ProtoSAC: no two rows of progress.csv are further apart
 RELEASED_FILES = ("policy.safetensors", "progress.csv")
 RETURNS = "returns.csv"
 NOTES = ("descriptions.yml",)  # written by people at any time: a release takes them along, without a checksum

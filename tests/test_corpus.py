@@ -405,7 +405,7 @@ def test_what_is_intact_goes_through(intact, tmp_path, capsys, monkeypatch):
     ("file", "how", "command"),
     [("config.json", text("[" * 10**5), "evaluate"), (TRAINING_STATE, state_with(of_other_game), "resume"),
      ("policy.safetensors", hostile_names, "evaluate"), (TRAINING_STATE, cut_environments, "resume")],
-    ids=str,
+    ids=["deep-config", "state-of-another-game", "hostile-names", "cut-environments"],
 )  # fmt: skip
 def test_a_process_of_its_own_says_the_same(file, how, command, intact, tmp_path):
     damaged_copy(intact, tmp_path / "copy", file, how)

@@ -18,7 +18,7 @@ from interp_lib.evaluation import Interval
 from interp_lib.explain import PrototypePictures, prototype_usage
 from interp_lib.plots.clusters import cluster_gallery, draw_actions, draw_space
 from interp_lib.plots.comparison import plot_comparison, plot_levels, plot_published, plot_restricted
-from interp_lib.plots.curves import draw_curve, draw_published, draw_seeds, label_axes
+from interp_lib.plots.curves import draw_curve, draw_published, draw_seeds, label_axes, plot_games
 from interp_lib.plots.faithfulness import plot_faithfulness
 from interp_lib.plots.prototypes import plot_gallery
 from interp_lib.plots.transitions import draw_transitions
@@ -150,9 +150,21 @@ def test_comparison_of_two_algorithms():
 
 
 @looks_as_before
+def test_all_games(rng):
+    steps = 16_384 * np.arange(1, 61)
+    curve = pd.Series(8 - 5 * np.exp(-steps / 4e5) + 0.4 * rng.standard_normal(60), index=steps)
+    seeds = pd.DataFrame({seed: curve + 0.3 * rng.standard_normal(60) for seed in range(3)})
+    games = {"CoinRun": curve, "Ninja": curve[:40]}
+    return plot_games(
+        {"ppo": games, "sppo": {"CoinRun": curve}}, dict.fromkeys(("ppo", "sppo"), dict.fromkeys(games, seeds))
+    )
+
+
+@looks_as_before
 def test_published_and_here():
     table = pd.DataFrame(
         {"game": ["coinrun", "fruitbot"], "steps": [491_520, 1_769_472], "agent": ["SPPO", "PPO"], "here": [6.6, 14.0]}
+        | {"here low": [5.9, np.nan], "here high": [7.3, np.nan]}  # a run that kept no spread has no interval
         | {"published mean": [6.4, 15.0], "published min": [6.0, 13.0], "published max": [7.0, 17.5], "seeds": [3, 3]}
     )
     return plot_published(table.set_index(["game", "steps", "agent"]))

@@ -21,7 +21,7 @@ from ..compute import keep_large_allocations
 from ..envs.continuous import make_task_vec
 from ..envs.names import continuous_task
 from ..errors import InterpError
-from ..progress import ProgressLog
+from ..progress import ROW_STEPS, ProgressLog
 from ..storage import read_json, remove_temporaries
 from .callbacks import EVALUATION_COLUMNS, EVALUATIONS, EvaluationLog, VideoLog
 from .protosac import SAC, ProtoSAC
@@ -153,10 +153,8 @@ def train_run(
         before = read_json(run_dir / CONFIG) if CONFIG in whole else {}
         agent = _load_state(run_dir, algorithm, name)
         if agent.num_timesteps >= timesteps:
-            if (
-                before.get("timesteps") != agent.num_timesteps
-            ):  # killed at its end: now its config and weights are there
-                return run_dir
+            if before.get("timesteps") != agent.num_timesteps:
+                return run_dir  # killed at its end: now its config and weights are there
             raise InterpError(f"{run_dir} is already at {agent.num_timesteps:,} steps. Ask for more timesteps.")
     else:
         if whole:
@@ -174,7 +172,7 @@ def train_run(
     if not whole:
         _set_aside(run_dir / "progress.csv")
     log = ProgressLog(run_dir / "progress.csv", COLUMNS, tensorboard=tensorboard)
-    log.start(keep_through=agent.num_timesteps)
+    log.start(keep_through=agent.num_timesteps, gap=ROW_STEPS)
     if isinstance(agent, ProtoSAC):
         agent.final_projection = True
     with (
