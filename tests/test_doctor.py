@@ -11,7 +11,19 @@ from interp_lib.doctor import Check
 
 def test_this_machine():
     checks = {check.name: check for check in doctor.run_checks()}
-    names = ["Python", "Disk", "Procgen", "MuJoCo", "Box2D", "Video", "PyTorch", "CUDA", "bfloat16", "Chromium"]
+    names = [
+        "Python",
+        "Disk",
+        "Surroundings",
+        "Procgen",
+        "MuJoCo",
+        "Box2D",
+        "Video",
+        "PyTorch",
+        "CUDA",
+        "bfloat16",
+        "Chromium",
+    ]
     assert list(checks) == names
     # CI may have no OpenGL; everything else comes with the lock.
     for name in ("Python", "Procgen", "Box2D", "Video", "PyTorch"):

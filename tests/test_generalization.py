@@ -65,7 +65,8 @@ def released(folder, algorithm, env, steps, means, *, seed=0, episodes=40, level
     (run / "returns.csv").write_text(text)
     results = {s: {**bootstrap_mean(v, resamples=20)._asdict(), "episodes": episodes} for s, v in columns.items()}
     config = {"algorithm": algorithm, "env": env, "seed": seed, "timesteps": steps, "results": results}
-    config["hyperparameters"] = {"distribution_mode": "easy", "num_levels": levels} if "unseen" in means else {}
+    settings = {"env": env, "seed": seed, "distribution_mode": "easy", "num_levels": levels}
+    config["hyperparameters"] = settings if "unseen" in means else {}
     config["files"] = {"returns.csv": hashlib.sha256(text.encode()).hexdigest()} if kept else {}
     (run / "config.json").write_text(json.dumps(config))
     curve = curve or {steps: means.get("train", 0.0)}

@@ -302,9 +302,9 @@ def test_pages_to_explore_are_made_of_the_runs_that_notebooks_explain(tmp_path):
     assert "static_page.js.j2" in {Path(file).name for file in released.explorer_inputs(clusters)}
     assert released.explorer_parameters(clusters) == {}
     fresh = plan(source="fresh", only="04", env="hopper", profile="paper")
-    assert fresh.explorers() == ["protosac-hopper-s0", "sppo-fruitbot-s2021"]
+    assert fresh.explorers() == ["protosac-hopper-s0", "sppo-coinrun-s2021"]
     budgets = {run.name: run.steps for run in fresh.fresh_runs()}
-    assert budgets["protosac-hopper-s0"] == 1_000_000 and budgets["sppo-fruitbot-s2021"] == 25_000_000
+    assert budgets["protosac-hopper-s0"] == 1_000_000 and budgets["sppo-coinrun-s2021"] == 25_000_000
     assert ".pipeline/train/protosac-hopper-s0.json" in fresh.explorer_inputs("protosac-hopper-s0")
     assert fresh.explorer_parameters("protosac-hopper-s0") == {"episodes": 50, "seed": 0}
     assert not any(run.startswith("protosac") for run in plan(only="03").explorers())
@@ -312,12 +312,12 @@ def test_pages_to_explore_are_made_of_the_runs_that_notebooks_explain(tmp_path):
 
 def test_states_that_a_notebook_left_without_the_pipeline_are_collected_again(tmp_path, capsys):
     """Nothing says what such a file was made of."""
-    states = tmp_path / "states" / "sppo-fruitbot-s2021-quick.h5"
+    states = tmp_path / "states" / "sppo-coinrun-s2021-quick.h5"
     states.parent.mkdir(parents=True)
     states.touch()
     notebooks = Path(__file__).parents[1] / "notebooks"
     assert reproduce(only="03", figures=tmp_path, notebooks=notebooks, dry_run=True) == 0
-    assert "  states sppo-fruitbot-s2021 " in capsys.readouterr().out
+    assert "  states sppo-coinrun-s2021 " in capsys.readouterr().out
 
 
 def test_every_environment_with_an_agent_gets_the_notebooks_about_one():
