@@ -207,6 +207,22 @@ def test_interrupted_before_the_first_checkpoint_it_starts_anew(undisturbed, tmp
     same_run(tmp_path / "run", undisturbed)
 
 
+@pytest.mark.parametrize("delay", [0.0, 0.05, 0.3])
+def test_two_quick_interruptions_are_one_line_as_well(delay, undisturbed, tmp_path):
+    process = start(tmp_path / "run", ENDLESS)
+    wait_for_checkpoint(tmp_path / "run", process)
+    process.send_signal(signal.SIGINT)
+    time.sleep(delay)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=TIMEOUT)
+    assert process.returncode in (130, -signal.SIGINT)  # the second may come when nothing is left but to end
+    assert out == "" and len(err.splitlines()) == 1 and "can be resumed from its last checkpoint" in err, err
+    agent = load_agent(tmp_path / "run", device="cpu")
+    after = finish(tmp_path / "run", agent.timesteps // STEPS + 2)
+    shared = min(len(after), 6)
+    pd.testing.assert_frame_equal(after[:shared], rows(undisturbed)[:shared])
+
+
 # -- disks --------------------------------------------------------------------------------------------------------
 
 
