@@ -147,6 +147,7 @@ def plot_comparison(
     ax.set_ylim(1.5, -0.5)
     low, high = ax.get_xlim()
     ax.set_xlim(low, high + 0.45 * (high - low))  # room for the numbers
+    ax.locator_params(axis="x", nbins=5)  # more would run into each other where the interval is narrow
     ax.set_xlabel(f"{scale}\n(95% interval, {unit} resampled;\n{rests_on})")
     ax.set_title("Interquartile mean (IQM) and mean")
     ax.grid(axis="y", visible=False)
