@@ -29,7 +29,7 @@ import pandas as pd
 
 from .errors import InterpError
 from .progress import ROW_STEPS, read_progress
-from .storage import read_file, read_json, write_json, write_text
+from .storage import read_file, read_json, read_tensors, refuse_nonfinite, write_json, write_text
 
 if TYPE_CHECKING:
     from .semantic.config import PPOConfig
@@ -115,7 +115,7 @@ def read_run(run_dir: Path | str) -> Run:
     if missing:
         raise InterpError(f"{path} lacks {', '.join(sorted(missing))}: not a run of this project.")
     if config["algorithm"] not in tuple(ALGORITHMS):  # compared, not hashed: a damaged config may hold a list
-        raise InterpError(f"{run_dir} is of the unknown algorithm {config['algorithm']!r:.60}.")
+        raise InterpError(f"{path} is of the unknown algorithm {config['algorithm']!r:.60}. Restore it.")
     if config.get("format", 1) != 1:
         raise InterpError(
             f"{path} has format {config['format']!r:.60}; this version reads format 1. Update interp-lib."
@@ -418,6 +418,11 @@ def verify_run(run: Run) -> list[str]:
             problems.append(problem)
     if not (run.path / "card.md").is_file():
         problems.append(f"{run.path / 'card.md'} is missing")
+    if not problems:
+        try:
+            refuse_nonfinite(read_tensors(run.path / "policy.safetensors"), run.path / "policy.safetensors")
+        except InterpError as error:
+            problems.append(str(error))
     return problems or misstatements(run)
 
 

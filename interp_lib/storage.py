@@ -172,11 +172,16 @@ def load_state(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], sou
     Raises:
         InterpError: names or shapes don't match the module, or a number isn't finite.
     """
-    broken = next((name for name, t in tensors.items() if t.is_complex() or not t.float().isfinite().all()), None)
-    if broken is not None:
-        raise InterpError(f"{source} is damaged: {broken} is not finite. Restore it or train the run again.")
+    refuse_nonfinite(tensors, source)
     try:
         module.load_state_dict(dict(tensors), strict=True)
     except RuntimeError as error:
         detail = " ".join(str(error).split())
         raise InterpError(f"{source} does not fit this agent: {detail[:300]}") from error
+
+
+def refuse_nonfinite(tensors: Mapping[str, torch.Tensor], source: Path | str) -> None:
+    """Raise InterpError where ``tensors``, by name, hold NaN, infinite or complex numbers."""
+    broken = next((name for name, t in tensors.items() if t.is_complex() or not t.float().isfinite().all()), None)
+    if broken is not None:
+        raise InterpError(f"{source} is damaged: {broken:.80} is not finite. Restore it or train the run again.")

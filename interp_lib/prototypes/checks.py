@@ -13,7 +13,6 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..errors import InterpError
 
@@ -116,10 +115,3 @@ def refuse_nan_losses(values: Mapping[str, float], step: int) -> None:
     broken = [name for name, value in values.items() if not np.isfinite(value)]
     if broken:
         raise InterpError(f"{broken[0]} is {values[broken[0]]} at step {step:,}. {_NAN_FIX}")
-
-
-def refuse_nonfinite(tensors: Mapping[str, torch.Tensor], source: Any) -> None:
-    """Raise InterpError where a tensor that was read from ``source`` holds NaN or infinity."""
-    broken = [name for name, t in tensors.items() if t.is_floating_point() and not torch.isfinite(t).all()]
-    if broken:
-        raise InterpError(f"{source}: {broken[0]!r:.80} holds NaN or infinite numbers. Restore it or train again.")

@@ -20,8 +20,8 @@ from torch import nn
 from ..envs.continuous import TASKS, make_task, task_of
 from ..envs.names import CONTINUOUS_TASKS
 from ..errors import InterpError
-from ..storage import load_state, read_json, read_tensors, write_json, write_tensors
-from .checks import check_settings, enough_memory, refuse_nonfinite
+from ..storage import load_state, read_json, read_tensors, refuse_nonfinite, write_json, write_tensors
+from .checks import check_settings, enough_memory
 from .vision import SmallCNN
 
 CONFIG, WEIGHTS = "config.json", "policy.safetensors"

@@ -24,8 +24,7 @@ import torch
 
 from ..envs.continuous import make_task_vec
 from ..errors import InterpError
-from ..storage import atomic_write
-from .checks import refuse_nonfinite
+from ..storage import atomic_write, refuse_nonfinite
 from .protosac import SAC, ProtoSAC
 from .run_folder import check_config
 
