@@ -46,11 +46,15 @@ class Ending:
 
 
 @contextlib.contextmanager
-def ending_orderly() -> Iterator[Ending]:
+def ending_orderly(*, last: bool = False) -> Iterator[Ending]:
     """Within, SIGTERM and SIGHUP are like Ctrl-C: the first of the three is a KeyboardInterrupt, the next ones nothing.
 
     So what the first one begins, such as saving, ends. What is ignored already (`nohup`, and SIGINT behind a script's
     `&`) stays so. Once one has come, they are ignored for good: what is left is to end.
+
+    Args:
+        last: nothing but the end of the process follows, so that Ctrl-C finds nothing to stop any more. It would be a
+            traceback of whatever Python clears away.
     """
     ending = Ending()
     if threading.current_thread() is not threading.main_thread():
@@ -72,7 +76,7 @@ def ending_orderly() -> Iterator[Ending]:
     finally:
         if ending.signal is None:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                signal.signal(number, signal.SIG_IGN if last and number == signal.SIGINT else handler)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     What surrounds a command never gets a traceback: memory and disks that are full, an output that nobody reads.
     """
     settle()
-    with ending_orderly() as ending:
+    with ending_orderly(last=arguments is None) as ending:
         try:
             try:
                 args = build_parser().parse_args(arguments)
