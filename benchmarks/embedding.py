@@ -24,7 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
-from interp_lib.embedding import load_states, sample_rows, tsne
+from interp_lib.clusters.states import load_states, sample_rows
+from interp_lib.common.tsne import tsne
 
 PERPLEXITY = 30.0
 
@@ -103,9 +104,9 @@ def compare_tsne(states_path: Path, sizes: list[int], rounds: int, threads: int)
 def part(name: str, run: str, folder: Path, steps: int) -> dict:
     """One part of notebook 03, in this process: its seconds, those of all its threads, and its peak memory."""
     from interp_lib import load_agent
-    from interp_lib.embedding import collect_states
-    from interp_lib.explore import play_for_videos, save_skill_videos
-    from interp_lib.outputs import Outputs
+    from interp_lib.clusters.outputs import play_for_videos, save_skill_videos
+    from interp_lib.clusters.states import collect_states
+    from interp_lib.common.outputs import Outputs
 
     path, result = folder / "states.h5", {}
     if name == "tsne":

@@ -24,11 +24,11 @@ from collections.abc import Callable
 import torch
 from stable_baselines3 import SAC as SB3SAC
 
-from interp_lib.compute import has_cpp_compiler, prefers_onednn
+from interp_lib.agents.protosac import ProtoSAC, task_settings
+from interp_lib.agents.protosac.settings import prototype_settings
+from interp_lib.common.compute import has_cpp_compiler, prefers_onednn
 from interp_lib.envs.continuous import make_task_vec
 from interp_lib.envs.names import continuous_task
-from interp_lib.prototypes import ProtoSAC, task_settings
-from interp_lib.prototypes.settings import prototype_settings
 
 _FILL = 2_000  # random steps in the replay buffer before anything is measured
 

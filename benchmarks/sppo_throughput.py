@@ -27,10 +27,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from interp_lib import PPO, SPPO
-from interp_lib.compute import has_fast_bf16, keep_large_allocations
+from interp_lib.agents.sppo.losses import fdr_loss, vq_loss
+from interp_lib.common.compute import has_fast_bf16, keep_large_allocations
 from interp_lib.envs.actions import NUM_ACTIONS
 from interp_lib.envs.procgen import ProcgenVec
-from interp_lib.semantic.losses import fdr_loss, vq_loss
 
 NUM_ENVS, MINIBATCH, EPOCHS = 64, 2048, 3
 

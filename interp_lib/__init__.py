@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .errors import InterpError
+from .common.errors import InterpError
 
 if TYPE_CHECKING:
-    from .prototypes.protosac import SAC, ProtoSAC
-    from .runs import load_agent
-    from .semantic.agents import PPO, SPPO
+    from .agents.protosac.protosac import SAC, ProtoSAC
+    from .agents.sppo.agents import PPO, SPPO
+    from .runs.folder import load_agent
 
 __all__ = ["PPO", "SAC", "SPPO", "InterpError", "ProtoSAC", "load_agent"]
 __version__ = "0.1.0"
@@ -23,11 +23,11 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     # Imported on first use: `import interp_lib` and `interp --help` stay fast.
     if name == "load_agent":
-        from .runs import load_agent
+        from .runs.folder import load_agent
 
         return load_agent
     if name in __all__:
-        from .runs import agent_class
+        from .agents.registry import agent_class
 
         return agent_class(name.lower())
     raise AttributeError(f"module 'interp_lib' has no attribute '{name}'")

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from interp_lib.doctor import find_chromium
+from interp_lib.pipeline.doctor import find_chromium
 
 # Software WebGL, and none of the requests that Chromium makes on its own.
 CHROMIUM_FLAGS = [

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from interp_lib.browsing import action_probabilities, effect_probabilities
-from interp_lib.clusters import action_table
-from interp_lib.embedding import collect_states
+from interp_lib.clusters.groups import action_probabilities, effect_probabilities
+from interp_lib.clusters.states import collect_states
+from interp_lib.clusters.study import action_table
 from interp_lib.envs.actions import ACTION_EFFECTS, ACTION_NAMES, NUM_ACTIONS, by_effect, effect_of
 from interp_lib.envs.names import PROCGEN_GAMES
 from interp_lib.envs.procgen import ProcgenVec
-from interp_lib.runs import load_agent
+from interp_lib.runs.folder import load_agent
 
 
 def test_every_action_has_exactly_one_effect_in_every_game():

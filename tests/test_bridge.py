@@ -5,16 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from interp_lib.bridge import cluster_medoids, leader_graph, leading_stretches
-from interp_lib.bridge_outputs import save_leader_graph, save_medoids
-from interp_lib.embedding import END, collect_states, stretches
-from interp_lib.errors import InterpError
-from interp_lib.explain import EpisodeTrace, PrototypeStudy
-from interp_lib.outputs import Outputs, saved_outputs
-from interp_lib.plots.bridge import _square
-from interp_lib.plots.transitions import _on_curve, _passing_by
-from interp_lib.runs import load_agent
-from interp_lib.transitions import transition_table, transitions_between
+from interp_lib.clusters.medoids import cluster_medoids, save_medoids
+from interp_lib.clusters.states import collect_states, stretches
+from interp_lib.clusters.transitions import transition_table
+from interp_lib.common.errors import InterpError
+from interp_lib.common.graphs import END, _on_curve, _passing_by, transitions_between
+from interp_lib.common.outputs import Outputs, saved_outputs
+from interp_lib.prototypes import EpisodeTrace, PrototypeStudy
+from interp_lib.prototypes.leaders import _square, leader_graph, leading_stretches, save_leader_graph
+from interp_lib.runs.folder import load_agent
 
 CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
 PROTOSAC, SPPO = CHECKPOINTS / "protosac-pendulum-s0", CHECKPOINTS / "sppo-fruitbot-s2021"

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from in_chromium import needs_chromium, open_notebook, running_chromium, running_lab
 
-from interp_lib import browsing
 from interp_lib.cli import main
-from interp_lib.descriptions import read_descriptions, write_description
-from interp_lib.embedding import collect_states
-from interp_lib.errors import InterpError
-from interp_lib.runs import load_agent
+from interp_lib.clusters import groups as browsing
+from interp_lib.clusters.descriptions import read_descriptions, write_description
+from interp_lib.clusters.states import collect_states
+from interp_lib.common.errors import InterpError
+from interp_lib.runs.folder import load_agent
 
 RELEASED = Path(__file__).resolve().parent.parent / "checkpoints" / "sppo-fruitbot-s2021"
 
@@ -104,7 +104,7 @@ def test_without_a_front_end_there_is_a_picture_and_no_widget_state(run_dir, sta
     import nbclient
     import nbformat
 
-    from interp_lib.widgets.launch import write_notebook
+    from interp_lib.cli.lab import write_notebook
 
     notebook = nbformat.read(write_notebook(run_dir, states.path, tmp_path / "browse.ipynb"), as_version=4)
     nbclient.NotebookClient(notebook, resources={"metadata": {"path": str(tmp_path)}}).execute()
@@ -118,8 +118,8 @@ def test_without_a_front_end_there_is_a_picture_and_no_widget_state(run_dir, sta
 
 def test_browser_reacts_to_what_the_reader_does(run_dir, states):
     """The same code that Chromium drives below, through the widgets' Python side."""
-    from interp_lib.widgets import ClusterBrowser
-    from interp_lib.widgets.cluster_panels import Panels
+    from interp_lib.clusters.browser import ClusterBrowser
+    from interp_lib.clusters.panels import Panels
 
     browser = ClusterBrowser(run_dir, states, tsne=states.fdr[states.kept][:, ::-1])
     panels = Panels(browser)
@@ -149,7 +149,7 @@ def test_browser_reacts_to_what_the_reader_does(run_dir, states):
 
 
 def test_an_agent_alone_can_be_browsed_but_not_described(agent, states):
-    from interp_lib.widgets import ClusterBrowser
+    from interp_lib.clusters.browser import ClusterBrowser
 
     with pytest.raises(InterpError, match="not a run folder"):
         ClusterBrowser(agent, states).describe(0, "text")
@@ -174,7 +174,7 @@ def page_file(run_dir, states, tmp_path_factory):
 
 
 def test_page_holds_everything_itself(page_file, states, agent):
-    from interp_lib.static_explorer import export_explorer
+    from interp_lib.clusters.page import export_explorer
 
     text = page_file.read_text()
     assert len(text) < 8_000_000

@@ -10,9 +10,17 @@ import time
 import pytest
 
 from interp_lib import InterpError
-from interp_lib.campaign import Campaign, Standing, Target, next_target, read_campaign, render_standings, standings
-from interp_lib.runs import find_runs, read_run, verify_run
-from interp_lib.training import train
+from interp_lib.pipeline.campaign import (
+    Campaign,
+    Standing,
+    Target,
+    next_target,
+    read_campaign,
+    render_standings,
+    standings,
+)
+from interp_lib.runs.folder import find_runs, read_run, verify_run
+from interp_lib.runs.training import train
 
 HEADER = "algorithm,env,seed,timesteps\n"
 
@@ -95,7 +103,7 @@ def test_standings_are_read_from_the_run_folders(tmp_path, tiny_sppo):
 def test_two_processes_never_train_one_run(tmp_path):
     from filelock import FileLock
 
-    from interp_lib.training import LOCK, being_trained
+    from interp_lib.runs.training import LOCK, being_trained
 
     assert not being_trained(tmp_path / "r")
     (tmp_path / "r").mkdir()

@@ -156,7 +156,7 @@ def test_prototypes_leave_pictures_and_want_a_protosac_run(tiny_sppo, tmp_path, 
 
 
 def test_doctor_ends_with_status_zero_where_everything_needed_works(capsys):
-    from interp_lib.doctor import healthy, run_checks
+    from interp_lib.pipeline.doctor import healthy, run_checks
 
     status, out, _ = run(capsys, "doctor")
     assert "Procgen" in out and status == (0 if healthy(run_checks()) else 1)

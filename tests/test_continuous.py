@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from stable_baselines3.common.env_checker import check_env
 
+from interp_lib.common.errors import InterpError
 from interp_lib.envs.continuous import TASKS, _GreyFrame, make_task, make_task_vec, task_info, task_of
 from interp_lib.envs.names import CONTINUOUS_TASKS
-from interp_lib.errors import InterpError
 
 
 @pytest.mark.parametrize("name", CONTINUOUS_TASKS)

@@ -20,13 +20,13 @@ import torch
 from conftest import TINY
 
 from interp_lib import SPPO
+from interp_lib.agents.sppo.agents import TRAINING_STATE
+from interp_lib.agents.sppo.training_state import write_state
 from interp_lib.cli import main
-from interp_lib.embedding import collect_states
-from interp_lib.release import evaluate_and_release
-from interp_lib.runs import load_agent, sha256
-from interp_lib.semantic.agents import TRAINING_STATE
-from interp_lib.semantic.training_state import write_state
-from interp_lib.storage import read_json, read_tensors, write_json, write_tensors
+from interp_lib.clusters.states import collect_states
+from interp_lib.common.storage import read_json, read_tensors, write_json, write_tensors
+from interp_lib.pipeline.release import evaluate_and_release
+from interp_lib.runs.folder import load_agent, sha256
 
 NAME = "sppo-fruitbot-s0"
 OUTCOMES: collections.Counter = collections.Counter()
@@ -424,7 +424,7 @@ def test_a_process_of_its_own_says_the_same(file, how, command, intact, tmp_path
 
 def test_no_bit_of_a_training_state_can_be_flipped(intact, tmp_path):
     from interp_lib import InterpError
-    from interp_lib.semantic.training_state import read_state
+    from interp_lib.agents.sppo.training_state import read_state
 
     path = tmp_path / TRAINING_STATE
     whole = (intact / "runs" / NAME / TRAINING_STATE).read_bytes()
@@ -464,7 +464,7 @@ def test_a_config_that_other_files_contradict_is_named(change, message, intact, 
 
 
 def test_dollars_in_a_description_are_drawn_as_they_are():
-    from interp_lib.plots.clusters import cluster_gallery
+    from interp_lib.clusters.figures import cluster_gallery
 
     frames = np.zeros((2, 64, 64, 3), np.uint8)
     for words in ("between $x{ and $y", "pays $5% or $6"):
@@ -474,7 +474,7 @@ def test_dollars_in_a_description_are_drawn_as_they_are():
 
 def test_states_that_another_collection_replaced_are_not_mixed_with_its_own(intact, tmp_path):
     from interp_lib import InterpError
-    from interp_lib.embedding import load_states
+    from interp_lib.clusters.states import load_states
 
     shutil.copyfile(intact / "states.h5", tmp_path / "states.h5")
     states = load_states(tmp_path / "states.h5")

@@ -5,8 +5,8 @@ import shutil
 import pytest
 
 from interp_lib import InterpError
-from interp_lib.descriptions import DESCRIPTIONS, read_descriptions, write_description
-from interp_lib.runs import read_run, release_run, verify_run
+from interp_lib.clusters.descriptions import DESCRIPTIONS, read_descriptions, write_description
+from interp_lib.runs.folder import read_run, release_run, verify_run
 
 
 def test_what_is_written_is_read_again(tmp_path):

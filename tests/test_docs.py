@@ -19,7 +19,7 @@ import yaml
 from in_chromium import needs_chromium, running_chromium
 
 from interp_lib.cli import build_parser
-from interp_lib.runs import find_runs
+from interp_lib.runs.folder import find_runs
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

@@ -5,8 +5,8 @@ import types
 
 import pytest
 
-from interp_lib import doctor
-from interp_lib.doctor import Check
+from interp_lib.pipeline import doctor
+from interp_lib.pipeline.doctor import Check
 
 
 def test_this_machine():

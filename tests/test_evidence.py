@@ -11,18 +11,17 @@ import pytest
 matplotlib.use("Agg")
 
 from interp_lib import InterpError, load_agent
-from interp_lib.clusters import action_table
-from interp_lib.embedding import END, StateSet, collect_states
-from interp_lib.evaluation import Interval
-from interp_lib.evidence import code_separation, code_usage, semantic_neighbours, temporal_coherence
-from interp_lib.explore import play_for_videos, save_cluster_outputs, save_skill_videos, save_transitions
-from interp_lib.outputs import Outputs
-from interp_lib.plots.curves import draw_seeds, smooth
-from interp_lib.plots.transitions import spread_out
-from interp_lib.resampling import columns, ratio_interval, readable
-from interp_lib.semantic.play import Episode
-from interp_lib.stability import disparity, map_stability, shared_neighbours
-from interp_lib.transitions import collapse, dwell_table, transition_table, typical_sequences
+from interp_lib.agents.sppo.play import Episode
+from interp_lib.clusters.evidence import code_separation, code_usage, semantic_neighbours, temporal_coherence
+from interp_lib.clusters.outputs import play_for_videos, save_cluster_outputs, save_skill_videos, save_transitions
+from interp_lib.clusters.stability import disparity, map_stability, shared_neighbours
+from interp_lib.clusters.states import StateSet, collect_states
+from interp_lib.clusters.study import action_table
+from interp_lib.clusters.transitions import collapse, dwell_table, transition_table, typical_sequences
+from interp_lib.common.graphs import END, spread_out
+from interp_lib.common.outputs import Outputs
+from interp_lib.common.statistics import Interval, columns, ratio_interval, readable
+from interp_lib.runs.curves import draw_seeds, smooth
 
 
 def recording(path, code, *, done=None, num_codes=4, level=None, feature=None, frames=None):

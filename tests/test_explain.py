@@ -11,9 +11,21 @@ import numpy as np
 import pytest
 from scipy.integrate import quad, trapezoid
 
+from interp_lib.agents.protosac import SAC, ProtoSAC
+from interp_lib.common.errors import InterpError
+from interp_lib.common.labels import covered, spread_labels
+from interp_lib.common.outputs import Outputs, saved_outputs
 from interp_lib.envs.continuous import make_task, make_task_vec
-from interp_lib.errors import InterpError
-from interp_lib.explain import (
+from interp_lib.envs.pictures import (
+    StateCamera,
+    frame_size,
+    rendering_problem,
+    rendering_task,
+    replay_frames,
+    state_bars,
+    state_caption,
+)
+from interp_lib.prototypes import (
     Decision,
     EpisodeTrace,
     NearestState,
@@ -40,22 +52,10 @@ from interp_lib.explain import (
     state_map,
     with_frames,
 )
-from interp_lib.outputs import Outputs, saved_outputs
-from interp_lib.plots.explained_video import explained_frames
-from interp_lib.plots.labels import covered, spread_labels
-from interp_lib.plots.prototypes import plot_decision, plot_gallery, prototype_colors
-from interp_lib.prototype_outputs import save_prototype_outputs
-from interp_lib.prototypes import SAC, ProtoSAC
-from interp_lib.runs import Run
-from interp_lib.state_frames import (
-    StateCamera,
-    frame_size,
-    rendering_problem,
-    rendering_task,
-    replay_frames,
-    state_bars,
-    state_caption,
-)
+from interp_lib.prototypes.explained_video import explained_frames
+from interp_lib.prototypes.figures import plot_decision, plot_gallery, prototype_colors
+from interp_lib.prototypes.outputs import save_prototype_outputs
+from interp_lib.runs.folder import Run
 
 K = 5
 SMALL = dict(learning_starts=50, batch_size=32, buffer_size=1000, policy_kwargs={"net_arch": [32, 32]}, seed=0)
@@ -257,7 +257,7 @@ def test_box2d_states_cannot_be_restored():
 def test_without_opengl_states_are_drawn_and_the_message_says_what_to_install(chosen):
     code = """
 import numpy as np
-from interp_lib.explain import EpisodeTrace, with_frames
+from interp_lib.prototypes import EpisodeTrace, with_frames
 rng = np.random.default_rng(0)
 trace = EpisodeTrace("hopper", 0, rng.normal(size=(4, 11)), np.zeros((4, 3)), np.zeros(4), np.eye(4), np.eye(4))
 shown = with_frames(trace, [0, 2])
@@ -439,7 +439,7 @@ def test_all_outputs_of_a_run_are_saved(agent, tmp_path):
 
 
 def test_other_seeds_beside_a_run_are_compared_and_few_states_are_no_failure(agent, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("interp_lib.prototype_outputs.even_steps", lambda length, most: [0, 1])  # a short video
+    monkeypatch.setattr("interp_lib.prototypes.outputs.even_steps", lambda length, most: [0, 1])  # a short video
     runs = [agent.save_run(tmp_path / f"protosac-pendulum-s{seed}") for seed in (0, 1)]
     config = runs[1] / "config.json"
     config.write_text(config.read_text().replace('"seed": 0', '"seed": 1'))

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from interp_lib import InterpError, load_agent
-from interp_lib.explain import compare_returns, record_episodes
-from interp_lib.faithfulness import (
+from interp_lib.common.statistics import jackknife_interval
+from interp_lib.prototypes import compare_returns, record_episodes
+from interp_lib.prototypes.faithfulness import (
     Reweighted,
     ablation_returns,
     explained_variance,
@@ -19,7 +20,6 @@ from interp_lib.faithfulness import (
     top_k_returns,
     without,
 )
-from interp_lib.resampling import jackknife_interval
 
 RUN = "checkpoints/protosac-pendulum-s0"
 WEIGHTS = np.array([[0.5, 0.3, 0.2, 0.0], [0.1, 0.2, 0.3, 0.4]])

@@ -14,16 +14,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from interp_lib.evaluation import Interval
-from interp_lib.explain import PrototypePictures, prototype_usage
-from interp_lib.plots.clusters import cluster_gallery, draw_actions, draw_space
-from interp_lib.plots.comparison import plot_comparison, plot_levels, plot_published, plot_restricted
-from interp_lib.plots.curves import draw_curve, draw_published, draw_seeds, label_axes, plot_games
-from interp_lib.plots.faithfulness import plot_faithfulness
-from interp_lib.plots.prototypes import plot_gallery
-from interp_lib.plots.transitions import draw_transitions
-from interp_lib.published import published_seeds
-from interp_lib.style import cluster_color, use_style
+from interp_lib.clusters.figures import cluster_gallery, draw_actions, draw_space
+from interp_lib.common.graphs import draw_transitions
+from interp_lib.common.statistics import Interval
+from interp_lib.common.style import cluster_color, use_style
+from interp_lib.evaluation.figures import plot_comparison, plot_levels, plot_published, plot_restricted
+from interp_lib.prototypes import PrototypePictures, prototype_usage
+from interp_lib.prototypes.faithfulness_figure import plot_faithfulness
+from interp_lib.prototypes.figures import plot_gallery
+from interp_lib.runs.curves import draw_curve, draw_published, draw_seeds, label_axes, plot_games
+from interp_lib.runs.published import published_seeds
 
 # matplotlib brings its own font and FreeType, so pictures hardly depend on the machine; the tolerance (RMS of 255 grey
 # levels) forgives an edge smoothed otherwise, and not a marker that moved: see the last test.

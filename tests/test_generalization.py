@@ -10,9 +10,11 @@ import pandas as pd
 import pytest
 
 from interp_lib import InterpError
-from interp_lib.comparison import compare, pair_runs
-from interp_lib.evaluation import bootstrap_mean
-from interp_lib.generalization import (
+from interp_lib.common.outputs import Outputs, saved_outputs
+from interp_lib.common.statistics import bootstrap_mean
+from interp_lib.evaluation.comparison import compare, pair_runs
+from interp_lib.evaluation.figures import plot_comparison, plot_levels, plot_published, plot_restricted
+from interp_lib.evaluation.levels import (
     Evaluations,
     gap_sentences,
     level_table,
@@ -22,7 +24,7 @@ from interp_lib.generalization import (
     restricted_runs,
     restricted_table,
 )
-from interp_lib.generalization_outputs import (
+from interp_lib.evaluation.outputs import (
     profile_thresholds,
     runs_to_compare,
     save_comparison,
@@ -32,10 +34,8 @@ from interp_lib.generalization_outputs import (
     save_published,
     save_restricted,
 )
-from interp_lib.outputs import Outputs, saved_outputs
-from interp_lib.plots.comparison import plot_comparison, plot_levels, plot_published, plot_restricted
-from interp_lib.published import published_seeds
-from interp_lib.runs import find_run, find_runs, read_run
+from interp_lib.runs.folder import find_run, find_runs, read_run
+from interp_lib.runs.published import published_seeds
 
 PROCGEN_SIDES = ("train", "unseen", "train_deterministic", "unseen_deterministic", "random")
 
@@ -47,7 +47,7 @@ def folder(tmp_path):
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch):
-    monkeypatch.setattr("interp_lib.statistics.RESAMPLES", 60)
+    monkeypatch.setattr("interp_lib.common.statistics.RESAMPLES", 60)
 
 
 @pytest.fixture()

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from interp_lib.semantic.config import SPPOConfig
-from interp_lib.semantic.importing import load_reference_weights, reference_name_map
-from interp_lib.semantic.network import ActorCritic
-from interp_lib.semantic.rollout import RewardNormalizer, generalized_advantages
-from interp_lib.semantic.update import Minibatch, Updater
+from interp_lib.agents.sppo.config import SPPOConfig
+from interp_lib.agents.sppo.network import ActorCritic
+from interp_lib.agents.sppo.rollout import RewardNormalizer, generalized_advantages
+from interp_lib.agents.sppo.update import Minibatch, Updater
+from interp_lib.runs.importing import load_reference_weights, reference_name_map
 
 FIXTURES = Path(__file__).parent / "fixtures"
 

@@ -12,17 +12,12 @@ import torch
 from test_golden import FIXTURES, fixture_weights
 
 from interp_lib import InterpError, load_agent
+from interp_lib.agents.sppo.config import PPOConfig, SPPOConfig
+from interp_lib.agents.sppo.network import ActorCritic
+from interp_lib.agents.sppo.update import Minibatch, Updater
 from interp_lib.cli import main
-from interp_lib.semantic.config import PPOConfig, SPPOConfig
-from interp_lib.semantic.importing import (
-    find_scope,
-    import_checkpoint,
-    load_reference_weights,
-    read_released_checkpoint,
-)
-from interp_lib.semantic.network import ActorCritic
-from interp_lib.semantic.update import Minibatch, Updater
-from interp_lib.storage import read_json, read_tensors
+from interp_lib.common.storage import read_json, read_tensors
+from interp_lib.runs.importing import find_scope, import_checkpoint, load_reference_weights, read_released_checkpoint
 
 REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "reference"
 needs_reference = pytest.mark.skipif(

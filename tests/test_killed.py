@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from interp_lib import load_agent
-from interp_lib.storage import read_json, read_tensors
-from interp_lib.training import LOCK
+from interp_lib.common.storage import read_json, read_tensors
+from interp_lib.runs.training import LOCK
 
 pytestmark = pytest.mark.slow
 

@@ -17,10 +17,10 @@ import pandas
 import pytest
 from matplotlib.figure import Figure
 
-from interp_lib.errors import InterpError
-from interp_lib.outputs import Outputs, clear_outputs, read_table, saved_outputs
-from interp_lib.style import CLUSTER_COLORS, METHOD_COLORS, cluster_color, use_style
-from interp_lib.videos import write_animation, write_mp4
+from interp_lib.common.errors import InterpError
+from interp_lib.common.outputs import Outputs, clear_outputs, read_table, saved_outputs
+from interp_lib.common.style import CLUSTER_COLORS, METHOD_COLORS, cluster_color, use_style
+from interp_lib.common.videos import write_animation, write_mp4
 
 
 def line_figure(values=(1, 3, 2)) -> Figure:

@@ -13,13 +13,13 @@ import torch
 from conftest import TINY
 
 from interp_lib import SPPO, InterpError, load_agent
-from interp_lib.semantic.config import PPOConfig, SPPOConfig
-from interp_lib.semantic.losses import fdr_loss
-from interp_lib.semantic.network import ActorCritic
-from interp_lib.semantic.parallel import Workers, own_device
-from interp_lib.semantic.rollout import EpisodeStatistics, RewardNormalizer
-from interp_lib.semantic.trainer import Trainer
-from interp_lib.semantic.update import Minibatch, Updater
+from interp_lib.agents.sppo.config import PPOConfig, SPPOConfig
+from interp_lib.agents.sppo.losses import fdr_loss
+from interp_lib.agents.sppo.network import ActorCritic
+from interp_lib.agents.sppo.parallel import Workers, own_device
+from interp_lib.agents.sppo.rollout import EpisodeStatistics, RewardNormalizer
+from interp_lib.agents.sppo.trainer import Trainer
+from interp_lib.agents.sppo.update import Minibatch, Updater
 
 CONFIGS = {"ppo": PPOConfig, "sppo": SPPOConfig}
 BATCH = 24
@@ -87,7 +87,7 @@ def worker(rank, port, folder):
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
-    from interp_lib.semantic.parallel import find_workers
+    from interp_lib.agents.sppo.parallel import find_workers
 
     workers = find_workers(torch.device("cpu"))
     result = {name: take_steps(name, workers, workers.share(BATCH)) for name in CONFIGS}

@@ -21,15 +21,15 @@ import numpy as np
 import pytest
 from conftest import Lazy
 
-from interp_lib.errors import InterpError
-from interp_lib.outputs import Outputs, saved_outputs
+from interp_lib.common.errors import InterpError
+from interp_lib.common.outputs import Outputs, saved_outputs
+from interp_lib.common.storage import read_json
 from interp_lib.pipeline.imports import dependencies
 from interp_lib.pipeline.manifest import compare_outputs
 from interp_lib.pipeline.plan import environment_parameters, environments_of, make_plan, select_notebooks
 from interp_lib.pipeline.progress import watch
 from interp_lib.pipeline.reproduce import reproduce
 from interp_lib.pipeline.runner import CellProgress, NotebookError, declared_parameters
-from interp_lib.storage import read_json
 
 nbformat = Lazy("nbformat")
 pandas = Lazy("pandas")
@@ -40,7 +40,7 @@ PARAMETERS = (
 SAVE = """
 import json, os, sys
 import pandas
-from interp_lib.outputs import Outputs
+from interp_lib.common.outputs import Outputs
 outputs = Outputs(figures_dir, "03_good", parameters={"profile": profile, "env": env})
 outputs.table(pandas.DataFrame({"seed": seeds}), "seeds", "Which seeds.", ["sppo-ninja-s0"])
 print(json.dumps([profile, env, task, figures_dir, sys.executable, os.getcwd(), os.getpid()]))
@@ -86,7 +86,7 @@ def reproduced(tmp_path_factory):
     write_notebook(notebooks / "03_good.ipynb", "# Works", SAVE)
     write_notebook(
         notebooks / "04_no_run.ipynb",
-        "from interp_lib.workbench import Workbench",
+        "from interp_lib.pipeline.workbench import Workbench",
         'Workbench("04_no_run", profile="quick", source="pretrained", figures_dir=figures_dir).run("sppo", env)',
     )
     write_notebook(notebooks / "05_forgot.ipynb", "print(figures_dir)", parameters='profile = "quick"')
@@ -217,7 +217,7 @@ def project(tmp_path_factory):
     so each states what it starts from."""
     root = tmp_path_factory.mktemp("project")
     write_notebook(root / "notebooks" / "03_good.ipynb", "# Works", SAVE)
-    second = SAVE.replace("03_good", "05_curves") + "\nimport interp_lib.plots.curves"
+    second = SAVE.replace("03_good", "05_curves") + "\nimport interp_lib.runs.curves"
     write_notebook(root / "notebooks" / "05_curves.ipynb", "# Curves", second)
     done = run_reproduce(root / "figures", root / "notebooks")
     assert done.returncode == 0, done.stderr

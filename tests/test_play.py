@@ -7,23 +7,8 @@ import numpy as np
 import pytest
 
 from interp_lib import SPPO, InterpError, load_agent
-from interp_lib.clusters import action_table, cluster_table, mean_images, representative_rows
-from interp_lib.embedding import (
-    CUT,
-    END,
-    StateSet,
-    collect_states,
-    dwell_times,
-    load_states,
-    return_to_go,
-    sample_rows,
-    stretches,
-    tsne,
-    weights_digest,
-)
-from interp_lib.envs.procgen import ProcgenVec
-from interp_lib.evaluation import UNSEEN_NUM_LEVELS, bootstrap_mean, evaluate_procgen, procgen_levels
-from interp_lib.semantic.play import (
+from interp_lib.agents.returns import UNSEEN_NUM_LEVELS, evaluate_procgen, procgen_levels
+from interp_lib.agents.sppo.play import (
     Episode,
     UniformAgent,
     _Memory,
@@ -32,7 +17,22 @@ from interp_lib.semantic.play import (
     replay_frames,
     sample_actions,
 )
-from interp_lib.skill_videos import Stretch, find_stretches, label_frame, stretch_clips, successful
+from interp_lib.clusters.skills import Stretch, find_stretches, label_frame, stretch_clips, successful
+from interp_lib.clusters.states import (
+    StateSet,
+    collect_states,
+    dwell_times,
+    load_states,
+    return_to_go,
+    sample_rows,
+    stretches,
+    weights_digest,
+)
+from interp_lib.clusters.study import action_table, cluster_table, mean_images, representative_rows
+from interp_lib.common.graphs import CUT, END
+from interp_lib.common.statistics import bootstrap_mean
+from interp_lib.common.tsne import tsne
+from interp_lib.envs.procgen import ProcgenVec
 
 
 @pytest.fixture(scope="module")

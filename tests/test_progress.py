@@ -6,7 +6,7 @@ import struct
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from interp_lib.progress import ProgressLog, read_progress
+from interp_lib.agents.learning_curve import ProgressLog, read_progress
 
 
 def scalars(folder):

@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 from in_chromium import needs_chromium, open_notebook, running_chromium, running_lab
 
-from interp_lib import episode_frames
 from interp_lib.cli import main
-from interp_lib.episode_frames import EpisodeFrames
-from interp_lib.errors import InterpError
-from interp_lib.explain import EpisodeTrace, PrototypeStudy, with_frames
-from interp_lib.runs import load_agent
-from interp_lib.state_frames import rendering_problem, rendering_task
+from interp_lib.common.errors import InterpError
+from interp_lib.envs.pictures import rendering_problem, rendering_task
+from interp_lib.prototypes import EpisodeTrace, PrototypeStudy, episode_frames, with_frames
+from interp_lib.prototypes.episode_frames import EpisodeFrames
+from interp_lib.runs.folder import load_agent
 
 RELEASED = Path(__file__).resolve().parent.parent / "checkpoints" / "protosac-pendulum-s0"
 
@@ -25,14 +24,14 @@ def study():
 
 @pytest.fixture(scope="module")
 def browser(study):
-    from interp_lib.widgets import PrototypeBrowser
+    from interp_lib.prototypes.browser import PrototypeBrowser
 
     return PrototypeBrowser(study)
 
 
 @pytest.fixture
 def panels(browser):
-    from interp_lib.widgets.prototype_panels import Panels
+    from interp_lib.prototypes.panels import Panels
 
     return Panels(browser)
 
@@ -131,8 +130,8 @@ def test_images_are_shown_as_the_agent_sees_them():
 
 
 def test_without_opengl_states_are_drawn_and_the_note_says_why(browser, monkeypatch):
-    from interp_lib.explain import states, traces
-    from interp_lib.widgets import PrototypeBrowser
+    from interp_lib.prototypes import states, traces
+    from interp_lib.prototypes.browser import PrototypeBrowser
 
     for module in (episode_frames, states, traces):
         monkeypatch.setattr(module, "rendering_problem", lambda task: "no OpenGL here: install libegl1")
@@ -181,7 +180,7 @@ def test_panels_react_to_what_the_reader_does(panels, browser):
 
 
 def test_two_browsers_do_not_mix_their_pictures(browser):
-    from interp_lib.widgets.prototype_panels import Panels
+    from interp_lib.prototypes.panels import Panels
 
     first, second = Panels(browser), Panels(browser)
     names = [set(p.thumbnails[0]._dom_classes) - {"interp-picture"} for p in (first, second)]
@@ -192,7 +191,7 @@ def test_without_a_front_end_there_is_a_picture_and_no_widget_state(tmp_path):
     import nbclient
     import nbformat
 
-    from interp_lib.widgets.launch import write_prototype_notebook
+    from interp_lib.cli.lab import write_prototype_notebook
 
     path = write_prototype_notebook(RELEASED, "pendulum", tmp_path / "browse.ipynb", episodes=1)
     notebook = nbformat.read(path, as_version=4)

@@ -14,13 +14,13 @@ from stable_baselines3.common.callbacks import CheckpointCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from torch import nn
 
-from interp_lib.compute import has_cpp_compiler
+from interp_lib.agents.protosac import SAC, ProtoSAC
+from interp_lib.agents.protosac.run_folder import make_env_of, make_noise, make_schedule
+from interp_lib.agents.protosac.update import EAGER, Compiled, auxiliary_loss, compiled_losses
+from interp_lib.agents.protosac.vision import SmallCNN
+from interp_lib.common.compute import has_cpp_compiler
+from interp_lib.common.errors import InterpError
 from interp_lib.envs.continuous import make_task_vec
-from interp_lib.errors import InterpError
-from interp_lib.prototypes import SAC, ProtoSAC
-from interp_lib.prototypes.run_folder import make_env_of, make_noise, make_schedule
-from interp_lib.prototypes.update import EAGER, Compiled, auxiliary_loss, compiled_losses
-from interp_lib.prototypes.vision import SmallCNN
 
 SMALL = dict(learning_starts=50, batch_size=32, buffer_size=2000, policy_kwargs={"net_arch": [32, 32]}, seed=0)
 STATES = np.random.default_rng(0).uniform(-1, 1, (7, 3)).astype(np.float32)
@@ -388,7 +388,7 @@ def test_noise_and_schedules_survive_a_release(tmp_path):
 def test_a_run_names_the_code_that_was_there_when_learning_began(tmp_path, monkeypatch):
     agent = protosac().learn(60)
     began = agent._learned_with
-    monkeypatch.setattr("interp_lib.provenance.provenance", lambda: {"git": {"revision": "checked out since"}})
+    monkeypatch.setattr("interp_lib.common.provenance.provenance", lambda: {"git": {"revision": "checked out since"}})
     config = json.loads((agent.save_run(tmp_path / "run") / "config.json").read_text())
     assert config["provenance"] == began and "torch" in began["libraries"]
     agent.save(tmp_path / "own.zip")

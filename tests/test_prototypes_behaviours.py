@@ -13,9 +13,9 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
 
+from interp_lib.agents.protosac import SAC, ProtoSAC
+from interp_lib.common.errors import InterpError
 from interp_lib.envs.continuous import make_task_vec
-from interp_lib.errors import InterpError
-from interp_lib.prototypes import SAC, ProtoSAC
 
 SMALL = dict(learning_starts=30, batch_size=16, buffer_size=500, policy_kwargs={"net_arch": [32, 32]}, seed=0)
 PROTOTYPES = dict(n_prototypes=5, latent_dim=8)

@@ -6,11 +6,11 @@ import av
 import pandas as pd
 import pytest
 
+from interp_lib.agents.protosac import ProtoSAC, callbacks, train_run
+from interp_lib.agents.protosac.callbacks import EVALUATION_COLUMNS
+from interp_lib.agents.protosac.training import COLUMNS
 from interp_lib.cli import main
-from interp_lib.errors import InterpError
-from interp_lib.prototypes import ProtoSAC, callbacks, train_run
-from interp_lib.prototypes.callbacks import EVALUATION_COLUMNS
-from interp_lib.prototypes.training import COLUMNS
+from interp_lib.common.errors import InterpError
 
 SMALL = {"net_arch": (32, 32), "batch_size": 32, "learning_starts": 50, "n_prototypes": 6, "latent_dim": 8}
 

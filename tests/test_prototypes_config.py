@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from interp_lib import load_agent
+from interp_lib.agents.protosac import SAC, ProtoSAC
+from interp_lib.agents.protosac.run_folder import _ACTIVATIONS
+from interp_lib.common.errors import InterpError
+from interp_lib.common.storage import read_tensors, write_tensors
 from interp_lib.envs.continuous import make_task_vec
-from interp_lib.errors import InterpError
-from interp_lib.prototypes import SAC, ProtoSAC
-from interp_lib.prototypes.run_folder import _ACTIVATIONS
-from interp_lib.storage import read_tensors, write_tensors
 
 SMALL = dict(learning_starts=50, batch_size=32, buffer_size=2000, policy_kwargs={"net_arch": [32, 32]}, seed=0)
 HUGE = 10**12

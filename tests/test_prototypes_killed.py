@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 
 from interp_lib import load_agent
-from interp_lib.prototypes.training import STATE, _load_state
-from interp_lib.storage import read_json
-from interp_lib.training import LOCK
+from interp_lib.agents.protosac.training import STATE, _load_state
+from interp_lib.common.storage import read_json
+from interp_lib.runs.training import LOCK
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +23,7 @@ KILLS = 8
 ENDLESS = 1_000_000
 SETTINGS = ["net_arch=32,32", "batch_size=32", "learning_starts=50", "n_prototypes=6", "projection_interval=100"]
 # Saves take a tenth of the time: again after nine times as long as the last one took.
-OFTEN = "import interp_lib.envs; from interp_lib.prototypes import training; training._SAVE_EVERY_SECONDS = 0.0; "
+OFTEN = "import interp_lib.envs; from interp_lib.agents.protosac import training; training._SAVE_EVERY_SECONDS = 0.0; "
 MAIN = "import sys; from interp_lib.cli import main; sys.exit(main())"
 
 

@@ -7,10 +7,10 @@ import torch
 from stable_baselines3.common.torch_layers import create_mlp
 from torch import nn
 
-from interp_lib import compute
+from interp_lib.agents.protosac import ProtoSAC, mlp
+from interp_lib.agents.protosac.mlp import layers_of, run_mlp
+from interp_lib.common import compute
 from interp_lib.envs.continuous import make_task_vec
-from interp_lib.prototypes import ProtoSAC, mlp
-from interp_lib.prototypes.mlp import layers_of, run_mlp
 
 
 def network(*widths: int, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from interp_lib.errors import InterpError
-from interp_lib.explain import compare_returns, prototype_usage, record_episodes, usage_interval
-from interp_lib.prototypes import ProtoSAC, train_run
-from interp_lib.release import evaluate_and_release
-from interp_lib.runs import read_run
+from interp_lib.agents.protosac import ProtoSAC, train_run
+from interp_lib.common.errors import InterpError
+from interp_lib.pipeline.release import evaluate_and_release
+from interp_lib.prototypes import compare_returns, prototype_usage, record_episodes, usage_interval
+from interp_lib.runs.folder import read_run
 
 SMALL = {"net_arch": (32, 32), "batch_size": 32, "learning_starts": 50}
 PROTOTYPES = SMALL | {"n_prototypes": 6, "latent_dim": 8, "projection_interval": 0}

@@ -11,12 +11,12 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 
+from interp_lib.agents.protosac import SAC, ProtoSAC
+from interp_lib.agents.protosac.actor import ProtoSACPolicy
 from interp_lib.cli import main
+from interp_lib.common.errors import InterpError
 from interp_lib.envs.continuous import make_task, make_task_vec
-from interp_lib.errors import InterpError
-from interp_lib.prototypes import SAC, ProtoSAC
-from interp_lib.prototypes.actor import ProtoSACPolicy
-from interp_lib.training import LOCK
+from interp_lib.runs.training import LOCK
 
 SMALL = dict(learning_starts=50, batch_size=32, buffer_size=2000, policy_kwargs={"net_arch": [32, 32]}, seed=0)
 STATES = np.random.default_rng(0).uniform(-1, 1, (5, 3)).astype(np.float32)

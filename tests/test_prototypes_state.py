@@ -18,13 +18,13 @@ import pytest
 import safetensors.torch
 import torch
 
+from interp_lib.agents.protosac import SAC, ProtoSAC, train_run
+from interp_lib.agents.protosac.training import STATE, _load_state
+from interp_lib.agents.protosac.training_state import _optimizers, read_state, write_state
 from interp_lib.cli import main
+from interp_lib.common.errors import InterpError
 from interp_lib.envs.continuous import make_task_vec
-from interp_lib.errors import InterpError
-from interp_lib.prototypes import SAC, ProtoSAC, train_run
-from interp_lib.prototypes.training import STATE, _load_state
-from interp_lib.prototypes.training_state import _optimizers, read_state, write_state
-from interp_lib.training import LOCK
+from interp_lib.runs.training import LOCK
 
 SMALL = {"net_arch": (32, 32), "batch_size": 32, "learning_starts": 50, "n_prototypes": 6, "latent_dim": 8}
 ARGUMENTS = dict(learning_starts=20, batch_size=16, policy_kwargs={"net_arch": [32, 32]}, seed=3)

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 
+from interp_lib.agents.learning_curve import read_progress
+from interp_lib.agents.protosac import SAC, SETTINGS, ProtoSAC, task_settings, train_run, training
+from interp_lib.agents.protosac.training import COLUMNS, _load_state
+from interp_lib.common.errors import InterpError
 from interp_lib.envs.names import CONTINUOUS_TASKS
-from interp_lib.errors import InterpError
-from interp_lib.progress import read_progress
-from interp_lib.prototypes import SAC, SETTINGS, ProtoSAC, task_settings, train_run, training
-from interp_lib.prototypes.training import COLUMNS, _load_state
 
 SMALL = {"net_arch": (32, 32), "batch_size": 32, "learning_starts": 50, "n_prototypes": 6, "latent_dim": 8}
 

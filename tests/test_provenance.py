@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from interp_lib.provenance import git_state, provenance
+from interp_lib.common.provenance import git_state, provenance
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -57,6 +57,6 @@ def test_git_state(tmp_path):
 
 
 def test_imports_nothing_heavy():
-    code = "import sys; from interp_lib.provenance import provenance; provenance(); print(*sys.modules)"
+    code = "import sys; from interp_lib.common.provenance import provenance; provenance(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "numpy", "gymnasium"} & set(done.stdout.split())

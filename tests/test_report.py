@@ -11,10 +11,10 @@ import pandas
 import pytest
 from conftest import Lazy
 
-from interp_lib.errors import InterpError
-from interp_lib.outputs import Outputs
+from interp_lib.common.errors import InterpError
+from interp_lib.common.outputs import Outputs
+from interp_lib.common.storage import write_json
 from interp_lib.pipeline.report import MAX_ROWS, build_report, export_html, load_table
-from interp_lib.storage import write_json
 
 nbformat = Lazy("nbformat")
 

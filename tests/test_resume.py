@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from interp_lib import InterpError, load_agent
+from interp_lib.agents.returns import procgen_levels
+from interp_lib.agents.sppo.agents import SPPO, TRAINING_STATE
+from interp_lib.agents.sppo.config import PPOConfig
 from interp_lib.cli import main
-from interp_lib.evaluation import procgen_levels
-from interp_lib.semantic.agents import SPPO, TRAINING_STATE
-from interp_lib.semantic.config import PPOConfig
-from interp_lib.storage import read_json
+from interp_lib.common.storage import read_json
 
 
 @pytest.fixture()

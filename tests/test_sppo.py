@@ -11,16 +11,16 @@ import torch
 from conftest import TINY
 
 from interp_lib import PPO, SPPO, InterpError, load_agent
+from interp_lib.agents.sppo.agents import TRAINING_STATE
+from interp_lib.agents.sppo.config import SPPOConfig
+from interp_lib.agents.sppo.losses import fdr_loss, vq_loss
+from interp_lib.agents.sppo.network import ActorCritic, ImpalaStage, max_pool
+from interp_lib.agents.sppo.rollout import EpisodeStatistics, RewardNormalizer
+from interp_lib.agents.sppo.trainer import PROGRESS_COLUMNS, Trainer
+from interp_lib.common.storage import read_json
 from interp_lib.envs.actions import NUM_ACTIONS
 from interp_lib.envs.procgen import ProcgenVec
-from interp_lib.runs import render_card
-from interp_lib.semantic.agents import TRAINING_STATE
-from interp_lib.semantic.config import SPPOConfig
-from interp_lib.semantic.losses import fdr_loss, vq_loss
-from interp_lib.semantic.network import ActorCritic, ImpalaStage, max_pool
-from interp_lib.semantic.rollout import EpisodeStatistics, RewardNormalizer
-from interp_lib.semantic.trainer import PROGRESS_COLUMNS, Trainer
-from interp_lib.storage import read_json
+from interp_lib.runs.folder import render_card
 
 STEPS = 128  # of one update with TINY
 CLOCK = ["fps", "time_elapsed"]

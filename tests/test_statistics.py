@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 
 from interp_lib import InterpError
-from interp_lib.envs.names import PROCGEN_GAMES
-from interp_lib.envs.procgen import SCORE_RANGES, normalised
-from interp_lib.statistics import (
+from interp_lib.common.statistics import (
     Scores,
     _rliable,
     between,
@@ -16,6 +14,8 @@ from interp_lib.statistics import (
     performance_profile,
     probability_of_improvement,
 )
+from interp_lib.envs.names import PROCGEN_GAMES
+from interp_lib.envs.procgen import SCORE_RANGES, normalised
 
 
 def constant(*means):

@@ -11,12 +11,12 @@ from pathlib import Path
 import h5py
 import pytest
 
-from interp_lib.campaign import Target, read_campaign
-from interp_lib.errors import InterpError
+from interp_lib.cli.lab import write_notebook, write_prototype_notebook
+from interp_lib.common.errors import InterpError
+from interp_lib.common.storage import atomic_write, read_json, write_text
+from interp_lib.pipeline.campaign import Target, read_campaign
 from interp_lib.pipeline.plan import numbered_notebooks
-from interp_lib.runs import find_runs, read_run
-from interp_lib.storage import atomic_write, read_json, write_text
-from interp_lib.widgets.launch import write_notebook, write_prototype_notebook
+from interp_lib.runs.folder import find_runs, read_run
 
 REPOSITORY = Path(__file__).parents[1]
 RUN = REPOSITORY / "checkpoints" / "sppo-ninja-s2021"
@@ -138,7 +138,8 @@ def test_no_room_for_a_snapshot_or_a_video_is_one_line(tmp_path, monkeypatch):
         interp("checkpoints", "release", PENDULUM, "--folder", tmp_path, before=limited(1000)), 2, "File too large"
     )
     script = (
-        "import numpy as np, sys\nfrom interp_lib.videos import write_mp4\nfrom interp_lib.errors import InterpError\n"
+        "import numpy as np, sys\nfrom interp_lib.common.videos import write_mp4\n"
+        "from interp_lib.common.errors import InterpError\n"
         "frames = np.random.default_rng(0).integers(0, 255, (30, 64, 64, 3), np.uint8)\n"
         "try:\n    write_mp4(sys.argv[1], [frames], 8)\nexcept InterpError as error:\n    print(error)"
     )

@@ -7,8 +7,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from interp_lib.agents.registry import full_budget
 from interp_lib.envs.names import CONTINUOUS_TASKS, game_title
-from interp_lib.runs import Run, find_runs, full_budget
+from interp_lib.runs.folder import Run, find_runs
 
 ROOT = Path(__file__).resolve().parent.parent
 PLACE = re.compile(r"(?<=<!-- agents -->\n).*?(?=<!-- /agents -->)", re.DOTALL)

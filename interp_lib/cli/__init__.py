@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 
 from .. import __version__
-from ..errors import InterpError
-from ..processes import ending_orderly
-from ..surroundings import forget_output, out_of_memory, settle
+from ..common.errors import InterpError
+from ..common.processes import ending_orderly
+from ..common.surroundings import forget_output, out_of_memory, settle
 from .campaign import add_campaign
 from .checkpoints import add_checkpoints
 from .doctor import add_doctor

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..errors import InterpError
+from ..common.errors import InterpError
 from .parts import Parser, add_command
 
 
@@ -42,7 +42,7 @@ def add_campaign(commands: Any) -> None:
 
 
 def _show_campaign(args: argparse.Namespace, only_left: bool) -> int:
-    from ..campaign import read_campaign, render_standings, standings
+    from ..pipeline.campaign import read_campaign, render_standings, standings
 
     found = standings(read_campaign(args.file), args.runs, args.folder)
     print(render_standings(found, only_left=only_left))
@@ -50,7 +50,7 @@ def _show_campaign(args: argparse.Namespace, only_left: bool) -> int:
 
 
 def _run_campaign(args: argparse.Namespace) -> int:
-    from ..campaign import Campaign, read_campaign
+    from ..pipeline.campaign import Campaign, read_campaign
 
     failed = Campaign(
         read_campaign(args.file),

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..common.errors import InterpError, printable
 from ..envs.names import procgen_game
-from ..errors import InterpError, printable
 from .parts import Parser, add_command, seed
 
 
@@ -77,7 +77,7 @@ def add_checkpoints(commands: Any) -> None:
 
 
 def _run_list(args: argparse.Namespace) -> int:
-    from ..release import list_runs, render_list
+    from ..pipeline.release import list_runs, render_list
 
     rows = list_runs(args.folder)
     print(json.dumps(rows, indent=2) if args.json else render_list(rows))
@@ -85,7 +85,7 @@ def _run_list(args: argparse.Namespace) -> int:
 
 
 def _run_verify(args: argparse.Namespace) -> int:
-    from ..runs import survey_runs, verify_run
+    from ..runs.folder import survey_runs, verify_run
 
     runs, damaged = survey_runs(args.folder)
     if not runs and not damaged:
@@ -98,14 +98,14 @@ def _run_verify(args: argparse.Namespace) -> int:
 
 
 def _run_release(args: argparse.Namespace) -> int:
-    from ..release import evaluate_and_release
+    from ..pipeline.release import evaluate_and_release
 
     print((evaluate_and_release(args.run_dir, args.folder, args.episodes).path / "card.md").read_text(encoding="utf-8"))
     return 0
 
 
 def _run_import(args: argparse.Namespace) -> int:
-    from ..semantic.importing import import_checkpoint
+    from ..runs.importing import import_checkpoint
 
     env = procgen_game(args.env)
     print(import_checkpoint(args.file, args.out, env=env, seed=args.seed, timesteps=args.timesteps))
@@ -113,13 +113,13 @@ def _run_import(args: argparse.Namespace) -> int:
 
 
 def _run_push(args: argparse.Namespace) -> int:
-    from ..hub import push
+    from ..runs.hub import push
 
     return 1 if push(args.repo, args.names, args.folder, private=args.private, **_transfer(args)) else 0
 
 
 def _run_pull(args: argparse.Namespace) -> int:
-    from ..hub import pull
+    from ..runs.hub import pull
 
     return 1 if pull(args.repo, args.names, args.folder, **_transfer(args)) else 0
 

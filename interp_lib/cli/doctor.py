@@ -14,7 +14,7 @@ def add_doctor(commands: Any) -> None:
 
 
 def _run_doctor(args: argparse.Namespace) -> int:
-    from ..doctor import healthy, render_report, run_checks
+    from ..pipeline.doctor import healthy, render_report, run_checks
 
     checks = run_checks()
     print(render_report(checks))

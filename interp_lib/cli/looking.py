@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..errors import InterpError
+from ..common.errors import InterpError
 from .parts import add_command, seed
 
 
@@ -25,8 +25,8 @@ def add_evaluate(commands: Any) -> None:
 
 
 def _run_evaluate(args: argparse.Namespace) -> int:
-    from ..evaluation import default_episodes, evaluate_run, result_entry
-    from ..runs import SIDE_TITLES, read_run
+    from ..evaluation.returns import default_episodes, evaluate_run, result_entry
+    from ..runs.folder import SIDE_TITLES, read_run
 
     run = read_run(args.run_dir)
     episodes = default_episodes(run) if args.episodes is None else args.episodes
@@ -62,10 +62,10 @@ def add_embed(commands: Any) -> None:
 
 
 def _run_embed(args: argparse.Namespace) -> int:
-    from ..descriptions import read_descriptions
-    from ..embedding import collect_states
-    from ..explore import draw_spaces, save_cluster_outputs, save_transitions
-    from ..runs import load_agent
+    from ..clusters.descriptions import read_descriptions
+    from ..clusters.outputs import draw_spaces, save_cluster_outputs, save_transitions
+    from ..clusters.states import collect_states
+    from ..runs.folder import load_agent
 
     run, outputs = _run_outputs(args)
     path = outputs.folder / run.name / "states.h5"
@@ -96,9 +96,9 @@ def add_videos(commands: Any) -> None:
 
 
 def _run_videos(args: argparse.Namespace) -> int:
-    from ..descriptions import read_descriptions
-    from ..explore import play_for_videos, save_skill_videos
-    from ..runs import load_agent
+    from ..clusters.descriptions import read_descriptions
+    from ..clusters.outputs import play_for_videos, save_skill_videos
+    from ..runs.folder import load_agent
 
     run, outputs = _run_outputs(args)
     agent = load_agent(run.path)
@@ -137,9 +137,9 @@ def add_browse(commands: Any) -> None:
 
 
 def _run_browse(args: argparse.Namespace) -> int:
-    from ..browsing import states_of
-    from ..embedding import load_states
-    from ..runs import load_agent, read_run
+    from ..clusters.groups import states_of
+    from ..clusters.states import load_states
+    from ..runs.folder import load_agent, read_run
 
     run = read_run(args.run_dir)
     folder = Path("figures") / run.name
@@ -148,14 +148,14 @@ def _run_browse(args: argparse.Namespace) -> int:
     agent = load_agent(run.path)
     states = load_states(args.states, agent) if args.states else states_of(agent, folder / "states.h5")
     if args.export:
-        from ..descriptions import read_descriptions
-        from ..static_explorer import export_explorer
+        from ..clusters.descriptions import read_descriptions
+        from ..clusters.page import export_explorer
 
         descriptions = read_descriptions(run.path, states.num_codes)
         info = export_explorer(agent, states, args.export, descriptions=descriptions)
         print(f"saved {info.states:,} states in {args.export} ({info.bytes / 1e6:.1f} MB)")
         return 0
-    from ..widgets.launch import open_lab, write_notebook
+    from .lab import open_lab, write_notebook
 
     notebook = write_notebook(run.path, states.path, folder / "browse.ipynb")
     print(f"opening {notebook}; Ctrl-C ends it", flush=True)
@@ -169,15 +169,15 @@ def _browse_prototypes(args: argparse.Namespace, run: Any, folder: Path) -> int:
             "the prototypes, or save them as pictures: interp prototypes RUN"
         )
     if args.export:
-        from ..explain import record_episodes
-        from ..runs import load_agent
-        from ..static_prototype_explorer import export_prototype_explorer
+        from ..prototypes import record_episodes
+        from ..prototypes.page import export_prototype_explorer
+        from ..runs.folder import load_agent
 
         agent = load_agent(run.path)
         info = export_prototype_explorer(agent, record_episodes(agent, run.env, 10), args.export, run=run.name)
         print(f"saved {info.states:,} steps of an episode in {args.export} ({info.bytes / 1e6:.1f} MB)")
         return 0
-    from ..widgets.launch import open_lab, write_prototype_notebook
+    from .lab import open_lab, write_prototype_notebook
 
     notebook = write_prototype_notebook(run.path, run.env, folder / "browse.ipynb")
     print(f"opening {notebook}; Ctrl-C ends it", flush=True)
@@ -197,12 +197,12 @@ def add_prototypes(commands: Any) -> None:
 
 
 def _run_prototypes(args: argparse.Namespace) -> int:
-    from ..runs import load_agent
+    from ..runs.folder import load_agent
 
     run, outputs = _run_outputs(args)
     if run.algorithm != "protosac":
         raise InterpError(f"{run.path} holds a {run.algorithm} run, which has no prototypes. Choose a protosac run.")
-    from ..prototype_outputs import save_prototype_outputs
+    from ..prototypes.outputs import save_prototype_outputs
 
     save_prototype_outputs(load_agent(run.path), run, outputs, episodes=args.episodes, seed=args.seed)
     print(f"saved prototypes in {outputs.folder / run.name}")
@@ -221,9 +221,9 @@ def _looking_at(commands: Any, name: str, help: str, run: Any, example_run: str)
 
 def _run_outputs(args: argparse.Namespace) -> tuple[Any, Any]:
     """The run of a command, and the place for its outputs."""
-    from ..outputs import Outputs
-    from ..runs import read_run
-    from ..style import use_style
+    from ..common.outputs import Outputs
+    from ..common.style import use_style
+    from ..runs.folder import read_run
 
     run = read_run(args.run_dir)
     use_style()

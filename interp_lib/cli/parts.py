@@ -7,8 +7,8 @@ import os
 import sys
 from typing import Any, NoReturn
 
+from ..common.errors import InterpError
 from ..envs.names import check_seed
-from ..errors import InterpError
 
 EXIT_ERROR = 2
 

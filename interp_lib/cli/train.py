@@ -9,8 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..common.errors import InterpError
 from ..envs.names import continuous_task, procgen_game
-from ..errors import InterpError
 from .parts import Parser, add_command, first_process, seed
 
 _WHILE_TRAINING = ("eval_every", "eval_episodes", "video_every")
@@ -21,7 +21,7 @@ def add_train(commands: Any) -> None:
     example = "interp train sppo ninja --timesteps 1000000 --seed 0"
     parser = add_command(commands, "train", "train an agent and leave a run folder", example, None)
     algorithms = parser.add_subparsers(dest="algorithm", required=True, metavar="ALGORITHM", parser_class=Parser)
-    from ..semantic.config import PPOConfig, SPPOConfig
+    from ..agents.sppo.config import PPOConfig, SPPOConfig
 
     for name, config in (("ppo", PPOConfig), ("sppo", SPPOConfig)):
         sub = add_command(
@@ -90,7 +90,7 @@ def _train_options(parser: argparse.ArgumentParser, env_help: str, *, budget: st
 
 
 def _run_train(args: argparse.Namespace) -> int:
-    from ..runs import SEMANTIC_ALGORITHMS
+    from ..agents.registry import SEMANTIC_ALGORITHMS
 
     name = args.env or args.env_option
     if name is None:
@@ -107,7 +107,7 @@ def _run_train(args: argparse.Namespace) -> int:
         import torch
 
         torch.set_num_threads(args.threads)
-    from ..training import train
+    from ..runs.training import train
 
     seed = args.default_seed if args.seed is None else args.seed
     if args.resume and args.run_dir is not None and args.run_dir.name != f"{args.algorithm}-{env}-s{seed}":

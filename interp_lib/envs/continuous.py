@@ -16,8 +16,8 @@ from gymnasium import spaces
 from gymnasium.wrappers import FrameStackObservation
 from PIL import Image
 
-from ..errors import InterpError
-from ..surroundings import display_opens
+from ..common.errors import InterpError
+from ..common.surroundings import display_opens
 from .names import CONTINUOUS_TASKS, continuous_task
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 
-from ..errors import InterpError
+from ..common.errors import InterpError
 
 PROCGEN_GAMES: tuple[str, ...] = (
     "bigfish", "bossfight", "caveflyer", "chaser", "climber", "coinrun", "dodgeball", "fruitbot",

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InterpError
+from ..common.errors import InterpError
 from .names import MOST_SEEDS, procgen_game
 
 OBSERVATION_SHAPE = (64, 64, 3)

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import InterpError
-from ..processes import ends_with_us
+from ..common.errors import InterpError
+from ..common.processes import ends_with_us
 
 SNAKEFILE = Path(__file__).parent / "Snakefile"
 LOG = ".pipeline/snakemake.log"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..runs import SEMANTIC_ALGORITHMS
-from ..storage import read_json
+from ..agents.registry import SEMANTIC_ALGORITHMS
+from ..common.storage import read_json
 from .engine import Pending
 from .jobs import duration
 from .plan import Plan, stamp

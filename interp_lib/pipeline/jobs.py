@@ -16,10 +16,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..errors import InterpError
-from ..processes import end_with_parent, ending_orderly
-from ..storage import write_json
-from ..surroundings import settle
+from ..common.errors import InterpError
+from ..common.processes import end_with_parent, ending_orderly
+from ..common.storage import write_json
+from ..common.surroundings import settle
 from .plan import PLAN, Plan
 from .progress import watch
 from .runner import NotebookError, NotebookResult, run_notebook
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def train_job(plan: Plan, name: str, output: Path) -> None:
     """Train a fresh run, or take the one that is complete."""
-    from ..workbench import train_fresh
+    from .workbench import train_fresh
 
     run = plan.training(name)
     with _timed(name) as timer:
@@ -61,8 +61,8 @@ def train_job(plan: Plan, name: str, output: Path) -> None:
 
 def states_job(plan: Plan, name: str, output: Path) -> None:
     """Collect the states of an SPPO run."""
-    from ..embedding import collect_states
-    from ..runs import load_agent
+    from ..clusters.states import collect_states
+    from ..runs.folder import load_agent
 
     with _timed(f"states of {name}") as timer:
         agent = load_agent(plan.run(name).path)
@@ -79,7 +79,7 @@ def notebook_job(plan: Plan, name: str, output: Path) -> None:
             run would go unnoticed.
         SystemExit: a cell failed, which has been said.
     """
-    from ..outputs import saved_outputs
+    from ..common.outputs import saved_outputs
 
     result = refresh(plan, name)
     if result.error:
@@ -96,21 +96,21 @@ def notebook_job(plan: Plan, name: str, output: Path) -> None:
 
 def explorer_job(plan: Plan, name: str, output: Path) -> None:
     """Write the page on which the clusters or prototypes of a run can be explored without Python."""
-    from ..runs import load_agent
+    from ..runs.folder import load_agent
 
     run, parameters = plan.run(name), plan.explorer_parameters(name)
     page = plan.figures / "explorers" / f"{name}.html"
     with _timed(f"explorer of {name}") as timer:
         agent = load_agent(run.path)
         if run.algorithm == "protosac":
-            from ..explain import record_episodes
-            from ..static_prototype_explorer import export_prototype_explorer
+            from ..prototypes import record_episodes
+            from ..prototypes.page import export_prototype_explorer
 
             export_prototype_explorer(agent, record_episodes(agent, run.env, **parameters), page, run=name)
         else:
-            from ..descriptions import read_descriptions
-            from ..embedding import load_states
-            from ..static_explorer import export_explorer
+            from ..clusters.descriptions import read_descriptions
+            from ..clusters.page import export_explorer
+            from ..clusters.states import load_states
 
             states = load_states(plan.figures / plan.states_target(name), agent)
             export_explorer(agent, states, page, descriptions=read_descriptions(run.path, states.num_codes))
@@ -144,7 +144,7 @@ def refresh(plan: Plan, stem: str) -> NotebookResult:
     Returns:
         The result, which is also kept as ``<figures>/executed/<notebook>.result.json`` for the report.
     """
-    from ..outputs import clear_outputs
+    from ..common.outputs import clear_outputs
     from .report import export_html
 
     executed = plan.figures / "executed" / f"{stem}.ipynb"
@@ -188,21 +188,21 @@ def _record(result: NotebookResult) -> None:
 
 
 def _leave(output: Path, seconds: float | list[float], **made: Any) -> None:
-    from ..provenance import provenance
+    from ..common.provenance import provenance
 
     taken = seconds[0] if isinstance(seconds, list) else seconds
     write_json(output, {"seconds": round(taken, 1), **made, "provenance": provenance()})
 
 
 def _digest(run: Path) -> str:
-    from ..runs import read_run, run_digest
+    from ..runs.folder import read_run, run_digest
 
     return run_digest(read_run(run))
 
 
 def digest_of(path: Path) -> str:
     """SHA-256 of a file."""
-    from ..runs import sha256
+    from ..runs.folder import sha256
 
     return sha256(path)
 

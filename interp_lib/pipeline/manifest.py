@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InterpError
-from ..outputs import read_table, saved_outputs
-from ..storage import read_json, write_json
+from ..common.errors import InterpError
+from ..common.outputs import read_table, saved_outputs
+from ..common.storage import read_json, write_json
 from .plan import STAMPS
 
 MANIFEST = "manifest.json"

@@ -17,13 +17,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..agents.registry import SEMANTIC_ALGORITHMS
+from ..common.errors import InterpError
+from ..common.storage import read_json, write_json
 from ..envs.names import CONTINUOUS_TASKS, PROCGEN_GAMES, continuous_task, procgen_game
-from ..errors import InterpError
-from ..runs import SEMANTIC_ALGORITHMS, Run, find_run, find_runs
-from ..storage import read_json, write_json
-from ..workbench import PROFILES, fresh_run_dir, fresh_steps, states_file
+from ..runs.folder import Run, find_run, find_runs
 from .imports import PACKAGE, dependencies
 from .runner import declared_parameters
+from .workbench import PROFILES, fresh_run_dir, fresh_steps, states_file
 
 SOURCES = ("pretrained", "fresh")
 STAMPS = ".pipeline"
@@ -285,7 +286,7 @@ class Plan:
         Raises:
             InterpError: it is missing or damaged.
         """
-        from ..runs import read_run
+        from ..runs.folder import read_run
 
         fresh = fresh_run_dir(self.runs, self.settings.profile, name)
         return read_run(fresh if self.settings.source == "fresh" else self.checkpoints / name)

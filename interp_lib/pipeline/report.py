@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ..errors import InterpError
-from ..outputs import Output, SourceRun, read_table, saved_outputs
-from ..storage import read_json, write_text
+from ..common.errors import InterpError
+from ..common.outputs import Output, SourceRun, read_table, saved_outputs
+from ..common.storage import read_json, write_text
 from .manifest import MANIFEST
 
 LABELS = {"figure": "Figure", "image": "Image", "video": "Video", "table": "Table"}

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import InterpError
-from ..provenance import cores
-from ..storage import read_json
+from ..common.errors import InterpError
+from ..common.provenance import cores
+from ..common.storage import read_json
 from .engine import Pending, execute, pending_jobs, shown
 from .estimate import render_estimate
 from .jobs import duration

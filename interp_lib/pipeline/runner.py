@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import InterpError
-from ..processes import ends_with_us
+from ..common.errors import InterpError
+from ..common.processes import ends_with_us
 
 
 class CellProgress(NamedTuple):

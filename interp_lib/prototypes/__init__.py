@@ -1,28 +1,62 @@
-"""ProtoSAC, a soft actor-critic whose decisions compare the state with prototypes, and its baseline SAC.
+"""What the prototypes of a ProtoSAC agent do while it plays: traces, usage, single decisions, states, the whole."""
 
-Names are imported on first use: the settings table alone should not cost an import of torch.
-"""
+from .decisions import (
+    Decision,
+    action_density,
+    action_interval,
+    clearest_step,
+    explain_decision,
+    most_divided_step,
+    squash,
+)
+from .states import (
+    NearestState,
+    PrototypePictures,
+    StateMap,
+    leading_distances,
+    nearest_states,
+    picture_states,
+    prototype_pictures,
+    prototype_spacing,
+    restored_frames,
+    state_map,
+)
+from .study import PrototypeStudy, compare_returns, prototype_table, state_values
+from .traces import EpisodeTrace, check_agent, even_steps, playback_fps, record_episode, record_episodes, with_frames
+from .usage import Usage, effective_number, prototype_usage, sharing_interval, usage_interval
 
-from __future__ import annotations
-
-import importlib
-from typing import Any
-
-_HOMES = {
-    "SAC": ".protosac",
-    "ProtoSAC": ".protosac",
-    "Explanation": ".protosac",
-    "Prototypes": ".protosac",
-    "SETTINGS": ".settings",
-    "TaskSettings": ".settings",
-    "task_settings": ".settings",
-    "make_agent": ".training",
-    "train_run": ".training",
-}
-__all__ = sorted(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name], __name__), name)
+__all__ = [
+    "Decision",
+    "EpisodeTrace",
+    "NearestState",
+    "PrototypePictures",
+    "PrototypeStudy",
+    "StateMap",
+    "Usage",
+    "action_density",
+    "action_interval",
+    "check_agent",
+    "clearest_step",
+    "compare_returns",
+    "effective_number",
+    "even_steps",
+    "explain_decision",
+    "leading_distances",
+    "most_divided_step",
+    "nearest_states",
+    "picture_states",
+    "playback_fps",
+    "prototype_pictures",
+    "prototype_spacing",
+    "prototype_table",
+    "prototype_usage",
+    "record_episode",
+    "record_episodes",
+    "restored_frames",
+    "sharing_interval",
+    "squash",
+    "state_map",
+    "state_values",
+    "usage_interval",
+    "with_frames",
+]

@@ -1,0 +1,195 @@
+"""Tuned settings of the seven tasks, shared by SAC and ProtoSAC so that they differ in the actor alone.
+
+Started from RL Zoo's SAC settings. Differences, and why:
+- MountainCarContinuous: Ornstein-Uhlenbeck noise instead of gSDE, whose noise is tied to SAC's own last layer. With
+  σ = 0.5 noise alone reaches the goal in 4 of 40 episodes, and SAC never did in one seed of three; with 1.5 in 20.
+- Replay buffers are no longer than the run (CarRacing: 100,000 frame stacks, 3.3 GB) to fit 8 GB of memory.
+- MuJoCo's own are those of RL Zoo's table, which has SAC's defaults there.
+- CarRacing: pixels and a CNN (vision.py) instead of RL Zoo's pretrained autoencoder, which makes an update so much
+  slower that batches have 64 states instead of 256, and that there are half as many updates as actions. An action earns
+  0.1 or less at first, and an entropy coefficient that starts at 1 outweighed that: after 12,500 actions it had come
+  down to 0.18, and nothing was learned.
+
+Prototypes: with cluster and coverage weights of 0.1 and no projection while training, Pendulum's prototypes drifted off
+the states they should stand for (4 shared a decision); with 1.0 and a projection every 2,000 steps 1.2 did, at the
+same return. With separation and usage weights of 0.1 the prototypes of one MountainCar seed in three fell together: 2
+in use while training, return 73; with 1.0 its 15 are. HalfCheetah at temperature 0.15, separation weight 0.1 and usage
+weight 1 had 6.7 of 24 in use after 200,000 steps, its prototypes a squared distance of 0.05 apart (of at most 4) and
+Gaussians out of bounds (actor.py), and returned 4992. At 0.3, 1 and 5, in bounds, 19.9 are in use and it returns 6990;
+Hopper's 32 went from 12.4 in use to 27.9 and its return from 3022 to 3169.
+
+Pendulum balances in 86% of its decisions, so few of its 16 prototypes are in use at temperature 0.15: 5.7
+(explain.Usage.in_use; 50 evaluation episodes, seed 0, 20,000 steps), 5.9 with a usage weight of 1 instead of 0.1, 3.4
+of 8. At temperature 0.3 and usage weight 1 it is 10.2 at the same return, -134, and 5.9 instead of 1.3 share a
+decision: prototypes that are more used and decisions that take longer to read are the same thing here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...common.errors import InterpError
+from ...envs.names import continuous_task
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """One row of the table. Every field can be overridden from the command line.
+
+    SAC and ProtoSAC:
+        timesteps: default budget, environment steps.
+        policy: "MlpPolicy" or "CnnPolicy".
+        net_arch: hidden layers of actor (encoder) and critics.
+        learning_rate: a number, or "lin_7.3e-4" for linear decay to 0.
+        buffer_size, learning_starts, batch_size, gamma, tau, train_freq, gradient_steps, ent_coef: SB3's.
+        action_noise: None, "ou_0.5" or "normal_0.1", added while training.
+        n_envs: parallel environments.
+
+    ProtoSAC only (see ProtoSAC for their meaning): the rest.
+    """
+
+    timesteps: int
+    policy: str = "MlpPolicy"
+    net_arch: tuple[int, ...] = (256, 256)
+    learning_rate: float | str = 3e-4
+    buffer_size: int = 1_000_000
+    learning_starts: int = 100
+    batch_size: int = 256
+    gamma: float = 0.99
+    tau: float = 0.005
+    train_freq: int = 1
+    gradient_steps: int = 1
+    ent_coef: float | str = "auto"
+    action_noise: str | None = None
+    n_envs: int = 1
+
+    n_prototypes: int = 16
+    latent_dim: int = 32
+    temperature: float = 0.15
+    mixture: str = "blend"
+    cluster_weight: float = 1.0
+    coverage_weight: float = 1.0
+    separation_weight: float = 0.1
+    separation_margin: float = 0.3
+    sharpness_weight: float = 0.0
+    usage_weight: float = 0.1
+    projection_interval: int = 5_000
+    projection_candidates: int = 100_000
+
+
+_MUJOCO = TaskSettings(timesteps=1_000_000, learning_starts=10_000, n_prototypes=24, latent_dim=64, usage_weight=1.0)
+_LOCOMOTION = dataclasses.replace(_MUJOCO, temperature=0.3, separation_weight=1.0, usage_weight=5.0)
+
+SETTINGS: dict[str, TaskSettings] = {
+    "pendulum": TaskSettings(
+        timesteps=20_000,
+        learning_rate=1e-3,
+        buffer_size=20_000,
+        temperature=0.3,
+        usage_weight=1.0,
+        projection_interval=2_000,
+    ),
+    "lunarlander": TaskSettings(
+        timesteps=500_000,
+        net_arch=(400, 300),
+        learning_rate="lin_7.3e-4",
+        buffer_size=500_000,
+        learning_starts=10_000,
+        tau=0.01,
+        n_prototypes=24,
+        latent_dim=64,
+    ),
+    "mountaincar": TaskSettings(
+        timesteps=50_000,
+        net_arch=(64, 64),
+        buffer_size=50_000,
+        batch_size=512,
+        gamma=0.9999,
+        tau=0.01,
+        train_freq=32,
+        gradient_steps=32,
+        ent_coef=0.1,
+        action_noise="ou_1.5",
+        separation_weight=1.0,
+        usage_weight=1.0,
+        projection_interval=2_000,
+    ),
+    "halfcheetah": _LOCOMOTION,
+    "humanoid": dataclasses.replace(_MUJOCO, timesteps=2_000_000),
+    "hopper": dataclasses.replace(_LOCOMOTION, n_prototypes=32),
+    "carracing": TaskSettings(
+        timesteps=500_000,
+        policy="CnnPolicy",
+        net_arch=(128, 128),
+        buffer_size=100_000,
+        learning_starts=1_000,
+        batch_size=64,
+        tau=0.01,
+        train_freq=8,
+        gradient_steps=4,
+        ent_coef="auto_0.05",
+        n_prototypes=16,
+        latent_dim=64,
+        temperature=0.3,
+        separation_weight=1.0,
+        usage_weight=1.0,
+        projection_candidates=5_000,  # frame stacks, each 16 kB and a pass through the CNN
+    ),
+}
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(TaskSettings))
+_PROTOTYPE_FIELDS = _FIELDS[_FIELDS.index("n_prototypes") :]
+
+
+def task_settings(env: str, overrides: Mapping[str, Any] | None = None) -> TaskSettings:
+    """The settings of a task, with some replaced.
+
+    Args:
+        env: short name, Gymnasium id or original number.
+        overrides: field → value; texts, as a command line has them, are converted ("256,256" for net_arch).
+
+    Raises:
+        InterpError: unknown task or field, a task without settings, or a value of the wrong type.
+    """
+    name = continuous_task(env)
+    if name not in SETTINGS:
+        raise InterpError(f"{name} has no settings. Add an entry to SETTINGS in interp_lib/prototypes/settings.py.")
+    settings = SETTINGS[name]
+    types = typing.get_type_hints(TaskSettings)
+    converted = {}
+    for name, value in (overrides or {}).items():
+        if name not in types:
+            near = difflib.get_close_matches(name, types, n=2, cutoff=0.5)
+            hint = f"Did you mean {' or '.join(near)}?" if near else f"Settings: {', '.join(types)}."
+            raise InterpError(f"unknown setting '{name}'. {hint}")
+        converted[name] = _convert(name, value, types[name])
+    return dataclasses.replace(settings, **converted)
+
+
+def prototype_settings(settings: TaskSettings) -> dict[str, Any]:
+    """The part of the settings that only ProtoSAC has, as its keyword arguments."""
+    return {name: getattr(settings, name) for name in _PROTOTYPE_FIELDS}
+
+
+def _convert(name: str, value: Any, kind: Any) -> Any:
+    try:
+        if name == "net_arch":
+            return tuple(int(width) for width in (value.split(",") if isinstance(value, str) else value))
+        if kind == str | None:
+            return None if value in (None, "none") else str(value)
+        if kind == float | str:
+            try:
+                return float(value)
+            except ValueError:
+                return str(value)
+        if kind is int and float(value) != int(float(value)):
+            raise ValueError
+        return kind(float(value)) if kind is int else kind(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        expected = getattr(kind, "__name__", str(kind))
+        raise InterpError(f"setting {name}={value!r} should be of type {expected}.") from error

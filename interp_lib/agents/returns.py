@@ -1,0 +1,88 @@
+"""Whole episodes played by an agent: their returns and lengths, in Procgen and in continuous tasks."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..common.errors import InterpError
+from ..envs.procgen import UNSEEN_NUM_LEVELS, ProcgenVec, first_unseen_level
+
+
+class Returns(NamedTuple):
+    """Undiscounted returns and lengths of N episodes."""
+
+    returns: np.ndarray  # float64 (N,)
+    lengths: np.ndarray  # int64 (N,)
+
+
+def evaluate_procgen(
+    agent: Any, episodes: int, *, side: str = "unseen", deterministic: bool = False, seed: int = 0, num_envs: int = 64
+) -> Returns:
+    """Play whole episodes of the agent's game.
+
+    Args:
+        side: ``train`` draws from the levels the agent was trained on; ``unseen`` from the 100,000 levels that start
+            200,000 after the first training level, or after the last one where there were more.
+        deterministic: take the most probable action; the papers sample.
+
+    Raises:
+        InterpError: unknown side or no episodes.
+    """
+    from .sppo.play import play_episodes
+
+    with_levels = procgen_levels(agent.config, side)
+    env = ProcgenVec(agent.config.env, min(num_envs, max(episodes, 1)), seed=seed, **with_levels)
+    try:
+        played = play_episodes(agent, env, episodes, deterministic=deterministic, seed=seed)
+    finally:
+        env.close()
+    return Returns(np.array([e.total for e in played]), np.array([len(e.actions) for e in played]))
+
+
+def procgen_levels(config: Any, side: str) -> dict[str, Any]:
+    """The level range of one side, as arguments of ProcgenVec, which ignores ``start_level`` without ``num_levels``."""
+    if side == "train":
+        return {"mode": config.distribution_mode, "num_levels": config.num_levels, "start_level": config.start_level}
+    if side == "unseen":
+        start = first_unseen_level(config.num_levels, config.start_level)
+        return {"mode": config.distribution_mode, "num_levels": UNSEEN_NUM_LEVELS, "start_level": start}
+    raise InterpError(f"unknown side '{side}'. Valid: train, unseen.")
+
+
+def evaluate_continuous(agent: Any, task: str, episodes: int, *, deterministic: bool = True, seed: int = 0) -> Returns:
+    """Play whole episodes of a continuous task, each with a seed of its own (``seed``, ``seed + 1``, …).
+
+    One of them starts as a training episode did: the first one of a run began with the run's seed, all later ones with
+    the dice that this seed left (with several environments, each has a seed and a first episode). Evaluation and
+    training keep these seeds so that released runs can be trained again, and their returns measured again.
+
+    Args:
+        agent: anything with Stable-Baselines3's ``predict``; None acts at random.
+
+    Raises:
+        InterpError: no episodes.
+    """
+    from ..envs.continuous import make_task
+
+    if episodes <= 0:
+        raise InterpError(f"the number of episodes must be positive, not {episodes}.")
+    returns, lengths = [], []
+    env = make_task(task)
+    env.action_space.seed(seed)
+    try:
+        for episode in range(episodes):
+            obs, _ = env.reset(seed=seed + episode)
+            total, length, ended = 0.0, 0, False
+            while not ended:
+                action = (
+                    env.action_space.sample() if agent is None else agent.predict(obs, deterministic=deterministic)[0]
+                )
+                obs, reward, terminated, truncated, _ = env.step(action)
+                total, length, ended = total + float(reward), length + 1, terminated or truncated
+            returns.append(total)
+            lengths.append(length)
+    finally:
+        env.close()
+    return Returns(np.array(returns), np.array(lengths))

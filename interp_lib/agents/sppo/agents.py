@@ -1,0 +1,372 @@
+"""``PPO`` and ``SPPO``, the agents of the semantic clustering paper: ``learn``, ``predict``, ``save``, ``load``."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from ...common.compute import choose_device, has_fast_bf16, keep_large_allocations
+from ...common.errors import InterpError
+from ...common.provenance import provenance
+from ...common.storage import load_state, read_json, read_tensors, remove_temporaries, write_json, write_tensors
+from ...envs.actions import NUM_ACTIONS
+from ...envs.procgen import OBSERVATION_SHAPE
+from ..learning_curve import ProgressLog
+from .config import PPOConfig, SPPOConfig, changeable
+from .network import ActorCritic
+from .parallel import own_device
+from .trainer import PROGRESS_COLUMNS, Trainer
+from .training_state import read_state, write_state
+
+TRAINING_STATE = "training_state.pt"
+_OF_A_SLICE = (
+    "from",
+    "to",
+    "device",
+    "precision",
+    "learning_rate",
+    "new_dice",
+)  # what else than provenance an entry of the history has
+
+
+class Embedding(NamedTuple):
+    """What the network makes of n observations; ``fdr`` and ``code`` are None for PPO."""
+
+    logits: np.ndarray  # float32 (n, 15)
+    value: np.ndarray  # float32 (n,)
+    feature: np.ndarray  # float32 (n, 256)
+    fdr: np.ndarray | None  # float32 (n, 2)
+    code: np.ndarray | None  # int64 (n,)
+
+
+class PPO:
+    """Proximal policy optimisation on a Procgen game, the baseline of the semantic clustering paper.
+
+    Args:
+        env: Procgen game.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        **options: the other fields of :class:`PPOConfig`.
+
+    >>> agent = PPO("fruitbot", seed=0)
+    >>> agent.learn(1_000_000, run_dir="runs/ppo-fruitbot-s0")
+    >>> actions, _ = agent.predict(obs)
+    """
+
+    algorithm: ClassVar[str] = "ppo"
+    config_class: ClassVar[type[PPOConfig]] = PPOConfig
+
+    def __init__(self, env: str, *, device: str = "auto", **options: Any) -> None:
+        self.config: PPOConfig = self.config_class.from_dict({"env": env, **options})
+        self.device = own_device(choose_device(device))
+        torch.manual_seed(self.config.seed)
+        self.network = ActorCritic(
+            NUM_ACTIONS,
+            num_codes=getattr(self.config, "num_codes", None),
+            # A GPU is fastest on whole minibatches, a CPU on what fits its cache.
+            chunk=128 if self.device.type == "cpu" else 8192,
+        ).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+        self.timesteps = 0
+        self.history: list[dict[str, Any]] = []
+        self._training: dict[str, Any] = {}
+        self._trainer: Trainer | None = None
+        self._sampler = torch.Generator(self.device).manual_seed(self.config.seed)
+
+    # -- acting ---------------------------------------------------------------------------------------------------
+
+    def predict(self, obs: np.ndarray, deterministic: bool = False) -> tuple[np.ndarray, None]:
+        """Choose actions for uint8 observations (n, 64, 64, 3) or (64, 64, 3) → (int64 (n,) or scalar, None).
+
+        The second entry keeps the signature of Stable-Baselines3 (its recurrent state).
+        """
+        single = np.ndim(obs) == 3
+        logits = self.embed(obs[None] if single else obs).logits
+        if deterministic:
+            action = logits.argmax(1)
+        else:
+            probabilities = torch.softmax(torch.from_numpy(logits).to(self.device), dim=-1)
+            action = torch.multinomial(probabilities, 1, generator=self._sampler)[:, 0].cpu().numpy()
+        return (action[0] if single else action), None
+
+    def seed_sampling(self, seed: int) -> None:
+        """Seed the dice of ``predict(deterministic=False)``."""
+        self._sampler.manual_seed(seed)
+
+    @torch.no_grad()
+    def embed(self, obs: np.ndarray, batch_size: int = 512) -> Embedding:
+        """Run observations through the network, in float32 so that every machine sees the same.
+
+        Args:
+            obs: uint8 (n, 64, 64, 3).
+
+        Raises:
+            InterpError: wrong shape or dtype.
+        """
+        obs = np.asarray(obs)
+        if obs.ndim != 4 or obs.shape[1:] != OBSERVATION_SHAPE or obs.dtype != np.uint8:
+            raise InterpError(f"observations must be uint8 (n, 64, 64, 3), not {obs.dtype} {obs.shape}.")
+        parts = [self.network(torch.from_numpy(part).to(self.device)) for part in _batches(obs, batch_size)]
+
+        def join(name: str) -> np.ndarray:
+            return torch.cat([getattr(part, name) for part in parts]).float().cpu().numpy()
+
+        has_clusters = parts[0].code is not None
+        fdr, code = (join("fdr"), join("code").astype(np.int64)) if has_clusters else (None, None)
+        return Embedding(join("logits"), join("value"), join("feature"), fdr, code)
+
+    # -- learning -------------------------------------------------------------------------------------------------
+
+    def learn(
+        self,
+        total_timesteps: int,
+        *,
+        run_dir: Path | str | None = None,
+        max_minutes: float | None = None,
+        progress: bool = True,
+        save_seconds: float = 30.0,
+        tensorboard: bool = False,
+    ) -> Self:
+        """Train until ``total_timesteps`` environment steps in all (rounded up to whole updates).
+
+        Args:
+            run_dir: keep config, weights, progress.csv and the resumable state here; None keeps nothing.
+            max_minutes: stop cleanly at the first update boundary after this many minutes.
+            progress: show a bar with steps/s, return and ETA.
+            save_seconds: least time between two checkpoints, of which the first is saved after the first update; with 0
+                every update is one.
+            tensorboard: also write the learning curve to ``run_dir/tensorboard``.
+
+        Ctrl-C loses what came after the last checkpoint; :meth:`load` with ``resume`` goes on from there. Under
+        ``torchrun`` the processes train together (:mod:`.parallel`); the first one writes the run folder and shows
+        the bar.
+
+        Raises:
+            InterpError: ``total_timesteps`` is not positive, the loss is not finite, or the folder is unwritable.
+        """
+        if total_timesteps <= 0:
+            raise InterpError(f"timesteps must be positive, not {total_timesteps}.")
+        if self.timesteps >= total_timesteps:
+            return self  # nothing to do, so nothing to write down either
+        if self.device.type == "cpu":
+            keep_large_allocations()
+        trainer = self._make_trainer()
+        workers = trainer.workers
+        run_dir = None if run_dir is None else Path(run_dir)
+        log = None
+        self.history.append(self._slice(trainer))
+        if run_dir is not None and workers.rank == 0:
+            log = ProgressLog(run_dir / "progress.csv", PROGRESS_COLUMNS, tensorboard=tensorboard)
+            log.start(keep_through=trainer.timesteps, gap=0)
+            remove_temporaries(run_dir)
+        deadline = time.monotonic() + 60 * max_minutes if max_minutes is not None else float("inf")
+        # A new run saves at once, so that it can be resumed whenever it is killed.
+        saved = time.monotonic() if trainer.updates else -float("inf")
+        bar = tqdm(
+            total=total_timesteps,
+            initial=trainer.timesteps,
+            unit="step",
+            desc=self._run_name,
+            disable=not progress or workers.rank > 0,
+        )
+        self._set_training_precision(on=True)
+        try:
+            while trainer.timesteps < total_timesteps:
+                row = trainer.update()
+                self._count(trainer)
+                if log is not None:
+                    log.append(row)
+                now = time.monotonic()
+                save, stop = workers.decide(now - saved >= save_seconds, now >= deadline)
+                if run_dir is not None and save:
+                    self._save_checkpoint(run_dir)
+                    saved = time.monotonic()
+                bar.set_postfix_str(f"return {row['eprewmean']:.2f}", refresh=False)
+                bar.update(self.config.steps_per_update)
+                if stop:
+                    break
+        except KeyboardInterrupt as interrupt:
+            # Weights and environments may be in the middle of an update: only the last checkpoint is consistent.
+            if run_dir is not None and (run_dir / TRAINING_STATE).exists():
+                raise KeyboardInterrupt(
+                    f"interrupted; {run_dir} can be resumed from its last checkpoint."
+                ) from interrupt
+            raise KeyboardInterrupt("interrupted before the first checkpoint; nothing was saved.") from interrupt
+        finally:
+            bar.close()
+            if log is not None:
+                log.close()
+            self._set_training_precision(on=False)
+        if run_dir is not None:
+            self._save_checkpoint(run_dir)
+        return self
+
+    @property
+    def _run_name(self) -> str:
+        return f"{self.algorithm}-{self.config.env}-s{self.config.seed}"
+
+    def _make_trainer(self) -> Trainer:
+        if self._trainer is None:
+            self._trainer = Trainer(self.network, self.config)
+            if "updates" in self._training:
+                self._trainer.load_summary(self._training)
+        return self._trainer
+
+    def _slice(self, trainer: Trainer) -> dict[str, Any]:
+        """The entry of the run's history for the training that begins now."""
+        entry = {"from": trainer.timesteps, "to": trainer.timesteps, "device": self.device.type}
+        entry |= {"precision": "bf16" if self._trains_in_bf16 else "fp32", "learning_rate": self.config.learning_rate}
+        entry |= provenance()
+        if trainer.new_dice is not None:
+            entry["new_dice"], trainer.new_dice = trainer.new_dice, None  # from here on they roll on
+        return entry
+
+    def _count(self, trainer: Trainer) -> None:
+        self.timesteps = self.history[-1]["to"] = trainer.timesteps
+        self._training = trainer.summary()
+
+    @property
+    def _trains_in_bf16(self) -> bool:
+        wanted = self.config.precision
+        return wanted == "bf16" or (wanted == "auto" and has_fast_bf16(self.device))
+
+    def _set_training_precision(self, *, on: bool) -> None:
+        self.network.encoder.bf16 = on and self._trains_in_bf16
+
+    def _save_checkpoint(self, run_dir: Path) -> None:
+        """Save the run with its resumable state; weights and config follow, so a kill in between loses nothing."""
+        trainer = self._make_trainer()
+        state = {**trainer.state_dict(), "history": self.history}
+        if trainer.workers.rank > 0:
+            return
+        write_state(state, run_dir / TRAINING_STATE)
+        self._take_back_release(run_dir)
+        self.save(run_dir)
+
+    # -- files ----------------------------------------------------------------------------------------------------
+
+    def save(self, run_dir: Path | str, *, half: bool = False) -> None:
+        """Write config.json and policy.safetensors; ``half`` stores weights in float16, half the size.
+
+        Raises:
+            InterpError: the folder can't be written.
+        """
+        run_dir = Path(run_dir)
+        weights = self.network.state_dict()
+        write_tensors(run_dir / "policy.safetensors", {n: w.half() if half else w for n, w in weights.items()})
+        hyperparameters = dataclasses.asdict(self.config)
+        write_json(
+            run_dir / "config.json",
+            {
+                "format": 1,
+                "algorithm": self.algorithm,
+                "env": self.config.env,
+                "seed": self.config.seed,
+                "timesteps": self.timesteps,
+                "hyperparameters": hyperparameters,
+                "training": self._training,
+                # The code that trained is the one loaded when the slice began, whatever is checked out by now.
+                "provenance": {k: v for k, v in self.history[-1].items() if k not in _OF_A_SLICE}
+                if self.history
+                else provenance(),
+                "history": self.history,
+            },
+        )
+
+    @classmethod
+    def load(cls, run_dir: Path | str, *, device: str = "auto", resume: bool = False) -> Self:
+        """Rebuild an agent from a run folder.
+
+        Args:
+            resume: also restore the full training state, so that ``learn`` continues bit for bit; on another kind of
+                device (GPU or CPU) than it was saved on, with dice of their own, which the history says. Without it,
+                ``learn`` continues from weights, counters, λ and reward scale (with fresh episodes and Adam moments).
+
+        Raises:
+            InterpError: a file is missing or damaged, or the run is of another algorithm.
+        """
+        run_dir = Path(run_dir)
+        config = read_json(run_dir / "config.json")
+        if not isinstance(config, dict):
+            raise InterpError(f"{run_dir / 'config.json'} is damaged: it describes no run. Restore it.")
+        if config.get("algorithm") != cls.algorithm:
+            raise InterpError(f"{run_dir} holds a {config.get('algorithm')} run, not {cls.algorithm}. Use load_agent.")
+        try:
+            options = dataclasses.asdict(cls.config_class.from_dict(config["hyperparameters"]))
+            agent = cls(**options, device=device)
+            agent.timesteps, agent.history = config["timesteps"], config.get("history", [])
+            agent._training = config.get("training", {})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InterpError(f"{run_dir / 'config.json'} is damaged ({error!r}). Restore it.") from error
+        if resume:  # the state has the weights as well
+            agent._restore_training_state(run_dir / TRAINING_STATE)
+        else:
+            load_state(agent.network, read_tensors(run_dir / "policy.safetensors"), run_dir / "policy.safetensors")
+        return agent
+
+    def _restore_training_state(self, path: Path) -> None:
+        if not os.path.lexists(path):
+            raise InterpError(f"{path} does not exist: nothing to resume. Load without resume to go on.")
+        state, sealed = read_state(path)
+        known, self._training = self.history, {}  # the state has all that the summary has
+        trainer = self._make_trainer()
+        try:
+            trainer.load_state_dict(state, sealed=sealed)
+            # The config may be a checkpoint behind, but it tells of the same beginning.
+            if any(
+                a[key] != b[key] for a, b in zip(known[:1], state["history"], strict=False) for key in a if key != "to"
+            ):
+                raise ValueError("it is of another run")
+            if not all(isinstance(part[key], int) for part in state["history"] for key in ("from", "to")):
+                raise ValueError("its history is damaged")
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+            raise InterpError(f"{path} does not fit this run: {reason}. Delete it to go on from weights.") from error
+        self.history, self.config = state["history"], trainer.config
+        self._count(trainer)
+
+    def change(self, options: Mapping[str, Any]) -> None:
+        """Go on with other hyper-parameters: learning rate and precision can change. Those the run has may be repeated.
+
+        Raises:
+            InterpError: another one differs from the run's, or is none.
+        """
+        wanted = self.config.from_dict({**dataclasses.asdict(self.config), **options})
+        changed = [f for f in dataclasses.fields(wanted) if getattr(wanted, f.name) != getattr(self.config, f.name)]
+        fixed = [f"{f.name} is {getattr(self.config, f.name)}" for f in changed if not changeable(f)]
+        if fixed:
+            raise InterpError(
+                f"a run that goes on keeps its settings: {', '.join(fixed)}. Start another run for others."
+            )
+        if changed:
+            self.config = wanted
+            self._make_trainer().change(wanted)
+
+    @staticmethod
+    def _take_back_release(run_dir: Path) -> None:
+        """A released run that is trained on has neither its results nor, once the weights change, its checksums."""
+        path = run_dir / "config.json"
+        config = read_json(path) if path.exists() else {}
+        if "files" in config:
+            write_json(path, {k: v for k, v in config.items() if k not in ("files", "results", "prototypes")})
+
+
+class SPPO(PPO):
+    """PPO with the semantic clustering module: every state gets a 2-D position and one of K codes.
+
+    Args: as :class:`PPO`; ``**options`` are the fields of :class:`SPPOConfig`.
+    """
+
+    algorithm: ClassVar[str] = "sppo"
+    config_class: ClassVar[type[PPOConfig]] = SPPOConfig
+    config: SPPOConfig
+
+
+def _batches(obs: np.ndarray, size: int) -> list[np.ndarray]:
+    return [np.ascontiguousarray(obs[i : i + size]) for i in range(0, len(obs), size)] or [obs]

@@ -1,0 +1,189 @@
+"""Are the clusters what the paper says they are? Numbers with intervals for what a picture can't settle.
+
+Every table answers one question. Intervals are 95% and resample environments (:mod:`.resampling`): they speak about
+other levels and dice for this agent. Other training seeds are another question, which one run can't answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from ..common.errors import InterpError
+from ..common.statistics import Interval, columns, group_sums, ratio_interval, sums_interval
+from .states import StateSet, sample_rows
+
+NEIGHBOURS = 12
+
+
+def code_usage(states: StateSet) -> pd.DataFrame:
+    """How many of the K codes are in use: those that occur, and exp of the entropy of their shares (1 to K)."""
+    kept = states.kept
+    counts = np.zeros((states.meta["num_envs"], states.num_codes))
+    np.add.at(counts, (states.env[kept], states.code[kept]), 1)
+    perplexity = sums_interval(counts, _perplexity)
+    occurring = int((counts.sum(0) > 0).sum())
+    row = {"codes": states.num_codes, "codes that occur": occurring, **columns("perplexity", perplexity)}
+    return pd.DataFrame([row], index=pd.Index([states.meta["game"]], name="game"))
+
+
+def code_separation(states: StateSet, rows: np.ndarray, spaces: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """Do the codes lie apart, and are neighbours in a map neighbours in feature space? A row for each space.
+
+    Silhouette of the codes (Rousseeuw 1987): 1, clusters are compact and far apart; 0, they touch; below, they mix. Its
+    interval averages the silhouettes of the states of resampled environments. Trustworthiness (Venna & Kaski 2001), for
+    2-D spaces: 1, no false neighbours.
+
+    Args:
+        rows: the states, int64 (m,).
+        spaces: name → coordinates (m, d) of those states.
+    """
+    from sklearn.manifold import trustworthiness
+    from sklearn.metrics import silhouette_samples
+
+    code, n = states.code[rows], states.meta["num_envs"]
+    several = 1 < len(np.unique(code)) < len(code)
+    table = {}
+    for name, points in spaces.items():
+        silhouette = Interval(np.nan, np.nan, np.nan)
+        if several:
+            silhouette = _mean_by_env(silhouette_samples(points, code), states.env[rows], n)
+        enough = points.shape[1] == 2 and len(rows) > 2 * NEIGHBOURS
+        table[name] = {
+            **columns("silhouette of codes", silhouette),
+            f"trustworthiness (k={NEIGHBOURS})": trustworthiness(states.feature[rows], points, n_neighbors=NEIGHBOURS)
+            if enough
+            else np.nan,
+        }
+    return pd.DataFrame(table).T.rename_axis("space")
+
+
+def temporal_coherence(states: StateSet) -> pd.DataFrame:
+    """Does the agent stay in a cluster? Share of steps after which the cluster is the same; a row for all and for each.
+
+    Shuffled: the same, expected over all orders of the states within each episode, Σ_k n_k (n_k − 1) / L over
+    Σ_k n_k (L − 1) / L for an episode of L states of which n_k are in k: no dice needed. A cluster that merely is
+    frequent in an episode would stay just as often there.
+    """
+    n, num_codes = states.meta["num_envs"], states.num_codes
+    code, done = (column.reshape(-1, n).T.ravel() for column in (states.code, states.done))
+    env = np.repeat(np.arange(n), len(code) // n)
+    last = done.astype(bool) | np.append(env[1:] != env[:-1], True)
+    episode = np.append(0, np.cumsum(last)[:-1])
+    counts = np.zeros((episode[-1] + 1, num_codes))
+    np.add.at(counts, (episode, code), 1)
+    length = counts.sum(1, keepdims=True)
+    shuffled, pairs_shuffled = counts * (counts - 1) / length, counts * (length - 1) / length
+
+    first = np.flatnonzero(~last)
+    stays = code[first] == code[first + 1]
+    observed, pairs = np.zeros((n, num_codes)), np.zeros((n, num_codes))
+    np.add.at(observed, (env[first], code[first]), stays)
+    np.add.at(pairs, (env[first], code[first]), 1)
+    env_of = env[np.append(True, last[:-1])]
+    by_env = [np.stack([group_sums(c, env_of, n) for c in table.T], 1) for table in (shuffled, pairs_shuffled)]
+
+    rows = {}
+    for name, part in [("all", slice(None)), *((k, [k]) for k in range(num_codes))]:
+        totals = [table[:, part].sum(1) for table in (observed, pairs, *by_env)]
+        rows[name] = {
+            "pairs": int(totals[1].sum()),
+            **columns("stays", ratio_interval(*totals[:2])),
+            **columns("stays, shuffled in its episode", ratio_interval(*totals[2:])),
+        }
+    return pd.DataFrame(rows).T.rename_axis("cluster").astype({"pairs": int})
+
+
+def semantic_neighbours(
+    states: StateSet, *, size: int = 2000, neighbours: int = NEIGHBOURS, seed: int = 0
+) -> pd.DataFrame:
+    """Do clusters group what looks alike, or what means the same to the agent?
+
+    For ``size`` kept states, the nearest states *from other levels* in pixel space (Euclidean distance of the 64 × 64
+    frames), in feature space (h) and in FDR space (z). The code is a function of z, and z of h, so agreement there is
+    the yardstick; a clustering by looks would agree as often with neighbours in pixel space.
+
+    Returns:
+        a row for each space and for chance: share of neighbours in the state's own cluster; how alike they look, as
+        their percentile among all states of other levels in pixel distance (0: the most alike, 50: as any other); and
+        the share of them that are neighbours in pixel space too.
+
+    Raises:
+        InterpError: too few states from other levels.
+    """
+    rows = sample_rows(states, size, seed=seed)
+    n, env, code = states.meta["num_envs"], states.env[rows], states.code[rows]
+    pixels = states.frames(rows).reshape(len(rows), -1).astype(np.float32) / 255
+    pixels -= pixels.mean(0)
+    level = states.level[rows]
+    near = {
+        "pixels": _neighbours(pixels, level, neighbours),
+        "features h": _neighbours(states.feature[rows], level, neighbours),
+        "FDR z": _neighbours(states.fdr[rows], level, neighbours),
+    }
+    agreement = {name: _mean_by_env((code[found] == code[:, None]).mean(1), env, n) for name, found in near.items()}
+    other = level[:, None] != level
+    agreement["chance"] = _mean_by_env(((code[:, None] == code) & other).sum(1) / other.sum(1), env, n)
+
+    percentile = _percentiles(pixels, level, near)
+    shared = {
+        name: np.array([np.isin(of, alike).mean() for of, alike in zip(found, near["pixels"], strict=True)])
+        for name, found in near.items()
+    }
+    percentile["chance"], shared["chance"] = np.full(len(rows), 50.0), neighbours / other.sum(1)
+    table = {
+        name: {
+            **columns("same cluster", agreement[name]),
+            **columns("percentile in pixel distance", _mean_by_env(percentile[name], env, n)),
+            **columns("are pixel neighbours too", _mean_by_env(shared[name], env, n)),
+        }
+        for name in agreement
+    }
+    return pd.DataFrame(table).T.rename_axis("neighbours in")
+
+
+def _squared_distances(points: np.ndarray, part: slice) -> np.ndarray:
+    square = np.square(points).sum(1)
+    return np.maximum(square[part, None] + square - 2 * points[part] @ points.T, 0)
+
+
+def _parts(size: int, chunk: int = 1000) -> list[slice]:
+    return [slice(start, min(start + chunk, size)) for start in range(0, size, chunk)]
+
+
+def _neighbours(points: np.ndarray, level: np.ndarray, k: int) -> np.ndarray:
+    """The ``k`` nearest of ``points`` (m, d) from another level, in no order → int64 (m, k)."""
+    found = []
+    for part in _parts(len(points)):
+        distance = _squared_distances(points, part)
+        distance[level[part, None] == level] = np.inf
+        if (np.isfinite(distance).sum(1) < k).any():
+            raise InterpError(f"fewer than {k} states from other levels to compare with. Collect more states.")
+        found.append(np.argpartition(distance, k - 1, axis=1)[:, :k])
+    return np.concatenate(found)
+
+
+def _percentiles(points: np.ndarray, level: np.ndarray, index: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Mean percentile of the neighbours ``index`` (m, k) among all states of other levels, by distance → (m,) each."""
+    found: dict[str, list[np.ndarray]] = {name: [] for name in index}
+    for part in _parts(len(points)):
+        distance = _squared_distances(points, part)
+        distance[level[part, None] == level] = np.inf
+        rank = np.argsort(np.argsort(distance, axis=1), axis=1)
+        others = np.isfinite(distance).sum(1)
+        for name, neighbours in index.items():
+            of = np.take_along_axis(rank, neighbours[part], 1).mean(1)
+            found[name].append(100 * of / np.maximum(others - 1, 1))
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def _perplexity(counts: np.ndarray) -> np.ndarray:
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    log = np.log(share, where=share > 0, out=np.zeros_like(share))
+    return np.exp(-(share * log).sum(1))
+
+
+def _mean_by_env(values: np.ndarray, env: np.ndarray, num_envs: int) -> Interval:
+    return ratio_interval(group_sums(values, env, num_envs), group_sums(np.ones(len(values)), env, num_envs))

@@ -1,0 +1,132 @@
+"""Pictures of semantic clusters: the 2-D spaces, mean images, representative frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from ..common.graphs import stretch_contrast
+from ..common.labels import percent
+from ..common.style import INK, cluster_color
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def draw_space(
+    ax: Axes, points: np.ndarray, code: np.ndarray, title: str, *, axis: str, label_share: float = 0.01
+) -> None:
+    """Scatter of states coloured by cluster, clusters numbered at their median.
+
+    Args:
+        points: (m, 2). code: int (m,).
+        axis: name of the axes, e.g. ``z`` for FDR coordinates.
+        label_share: clusters with a smaller share of the states get no number of their own.
+    """
+    order = np.random.default_rng(0).permutation(len(points))  # no cluster lies on top of all others
+    size = float(np.clip(12_000 / max(len(points), 1), 1.5, 12))
+    colors = np.array([cluster_color(int(k)) for k in range(int(code.max()) + 1)])
+    x, y = points[order].T
+    ax.scatter(x, y, c=colors[code[order]], s=size, linewidths=0, alpha=0.65, rasterized=True)
+    for k in np.unique(code):
+        member = points[code == k]
+        if len(member) >= label_share * len(points):
+            x, y = np.median(member, axis=0)
+            ax.text(
+                x, y, str(k), color="white", weight="bold", fontsize=10, ha="center", va="center",
+                bbox={"boxstyle": "circle,pad=0.25", "facecolor": cluster_color(int(k)), "edgecolor": "white"},
+            )  # fmt: skip
+    ax.set_xlabel(f"{axis}₁")
+    ax.set_ylabel(f"{axis}₂")
+    ax.set_title(title)
+    ax.grid(visible=False)
+
+
+def cluster_gallery(
+    mean_images: Mapping[int, np.ndarray],
+    frames: Mapping[int, np.ndarray],
+    shares: Mapping[int, float],
+    descriptions: Mapping[int, str] | None = None,
+) -> Figure:
+    """One row a cluster: its mean image (contrast stretched), representative frames, its description if there is one.
+
+    Args:
+        mean_images: uint8 (64, 64, 3) by cluster; clusters that are not in here are left out.
+        frames: uint8 (m, 64, 64, 3) by cluster.
+        shares: share of the states by cluster.
+        descriptions: sentence by cluster.
+    """
+    import textwrap
+
+    import matplotlib.pyplot as plt
+
+    clusters = sorted(mean_images)
+    described = {k: text for k, text in (descriptions or {}).items() if k in mean_images}
+    columns = 1 + max((len(frames[k]) for k in clusters), default=0)
+    figure, axes = plt.subplots(
+        len(clusters),
+        columns + bool(described),
+        figsize=(1.25 * columns + 1.3 + 2.9 * bool(described), 1.32 * len(clusters)),
+        squeeze=False,
+        width_ratios=[1] * columns + [2.4] * bool(described),
+    )
+    for row, k in zip(axes, clusters, strict=True):
+        pictures = [stretch_contrast(mean_images[k]), *frames[k]]
+        for ax, picture in zip(row, pictures, strict=False):
+            ax.imshow(picture, interpolation="nearest")
+        for ax in row:
+            ax.set(xticks=[], yticks=[])
+            ax.grid(visible=False)
+            ax.spines[:].set_visible(False)
+        for ax in row[len(pictures) :]:
+            ax.set_visible(False)
+        if k in described:
+            row[-1].set(visible=True, facecolor="none")
+            words = row[-1].text(0, 0.5, "\n".join(textwrap.wrap(described[k], 38)), fontsize=9, color=INK)
+            # People write dollars, and no formulas.
+            words.set(va="center", linespacing=1.3, parse_math=False)
+        row[0].spines[:].set(visible=True, color=cluster_color(k), linewidth=3)
+        share = percent(shares[k])
+        row[0].set_ylabel(
+            f"{k}", color=cluster_color(k), rotation=0, fontsize=16, weight="bold", labelpad=22, va="center"
+        )
+        row[0].annotate(
+            share, (0, 0.5), xycoords="axes fraction", xytext=(-22, -17), textcoords="offset points", ha="center",
+            fontsize=8, color=INK,
+        )  # fmt: skip
+    axes[0, 0].set_title("mean image", fontsize=10)
+    if columns > 1:
+        axes[0, 1].set_title("frames that stand for it", fontsize=10, loc="left")
+    return figure
+
+
+def draw_actions(ax: Axes, shares: pd.DataFrame, counts: Mapping[int, int]) -> None:
+    """How likely each action is in each cluster: a cell for each, dark where likely; numbers from 5% on.
+
+    Args:
+        shares: a row a cluster, a column an action; rows sum to 1, or are NaN for an empty cluster.
+        counts: states by cluster, named beside the rows.
+    """
+    from matplotlib.ticker import PercentFormatter
+
+    values = shares.to_numpy()
+    most = max(0.3, np.nanmax(values, initial=0))
+    cells = ax.imshow(values, cmap="Blues", vmin=0, vmax=most, aspect="auto")
+    for row, of_cluster in enumerate(values):
+        for column, share in enumerate(of_cluster):
+            if share >= 0.045:
+                color = "white" if share > 0.62 * most else INK
+                ax.text(column, row, f"{share:.0%}", ha="center", va="center", fontsize=7.5, color=color)
+    bar = ax.figure.colorbar(cells, ax=ax, format=PercentFormatter(1, decimals=0), pad=0.02)
+    bar.set_label("mean probability under the policy", fontsize=9)
+    bar.outline.set_visible(False)
+    ax.set_xticks(range(shares.shape[1]), shares.columns, rotation=45, ha="right", rotation_mode="anchor")
+    ax.set_yticks(range(len(shares)), [f"{k}   n = {counts[k]:,}" for k in shares.index])
+    for label, k in zip(ax.get_yticklabels(), shares.index, strict=True):
+        label.set(color=cluster_color(int(k)), weight="bold")
+    ax.set(xlabel="action, by its effect in the game", ylabel="cluster")
+    ax.grid(visible=False)

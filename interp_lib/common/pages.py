@@ -1,0 +1,72 @@
+"""What pages that are one file have in common: frames as sheets inside the page, one look, one way to write them."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any, NamedTuple
+
+import numpy as np
+
+SHEET_SIDE = 2_048  # pixels: every browser can decode that, an old phone's too
+QUALITY = 88
+# Named here, not in the templates, so that `interp reproduce` notices when they change.
+_SHARED = {"style": "common/page.css.j2", "script": "common/page.js.j2"}
+
+
+class ExplorerInfo(NamedTuple):
+    """What was written: the file's size, and how many states are in it."""
+
+    bytes: int
+    states: int
+
+
+def sheet_grid(height: int, width: int) -> tuple[int, int]:
+    """Frames side by side, and lines of them, in a sheet."""
+    return max(1, SHEET_SIDE // width), max(1, SHEET_SIDE // height)
+
+
+def sheets(frames: np.ndarray) -> list[str]:
+    """Frames uint8 (n, H, W, 3) as WebP data URIs, each a sheet of :func:`sheet_grid`, line by line; unused ones black.
+
+    One sheet compresses better than its frames, and is decoded at once.
+    """
+    from PIL import Image
+
+    height, width = frames.shape[1:3]
+    columns, lines = sheet_grid(height, width)
+    uris = []
+    for first in range(0, len(frames), columns * lines):
+        part = frames[first : first + columns * lines]
+        used = -(-len(part) // columns)
+        sheet = np.zeros((used * columns, *part.shape[1:]), np.uint8)
+        sheet[: len(part)] = part
+        sheet = sheet.reshape(used, columns, height, width, 3).swapaxes(1, 2)
+        buffer = io.BytesIO()
+        Image.fromarray(sheet.reshape(used * height, columns * width, 3)).save(
+            buffer, format="WEBP", quality=QUALITY, method=4, use_sharp_yuv=True
+        )
+        uris.append("data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode())
+    return uris
+
+
+def frame_geometry(frames: np.ndarray) -> dict[str, Any]:
+    """What the page's script needs to find a frame of (n, H, W, 3) in its sheets."""
+    height, width = frames.shape[1:3]
+    return {"tile": [width, height], "grid": list(sheet_grid(height, width))}
+
+
+def render_page(template: str, **values: Any) -> str:
+    """Fill a template of this package; what it names as text is escaped.
+
+    Args:
+        template: file name; it includes ``style`` and ``script``, which pages share.
+        values: what it shows. ``data`` is what its script reads.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("interp_lib", "."), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template(template).render(**_SHARED, **values)

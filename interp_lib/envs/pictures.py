@@ -1,0 +1,273 @@
+"""Pictures of states: the simulator put back into them, an episode played again, or bars where nothing can render.
+
+All pictures are uint8 (H, W, 3).
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, Self
+
+import gymnasium as gym
+import numpy as np
+from PIL import Image, ImageDraw
+
+from ..common.errors import InterpError
+from ..common.style import GRID, INK, cluster_color, picture_font
+from ..common.surroundings import display_opens
+from .continuous import make_task, task_info
+
+# (width, height), pixels, in the proportions of each task's own frames. MuJoCo renders in software, so small.
+_FRAME_SIZES = {"pendulum": (300, 300), "mountaincar": (360, 240), "lunarlander": (360, 240), "carracing": (360, 240)}
+_MUJOCO_FRAME_SIZE = (240, 240)
+# How many coordinates of qpos the observation leaves out: the absolute position along the track, or on the plane.
+_HIDDEN_POSITIONS = {"halfcheetah": 1, "hopper": 1, "humanoid": 2}
+# What speeds in captions are measured in, where that is no unit anybody knows.
+UNSCALED_SPEEDS = {
+    "lunarlander": "in the observation's units",
+    "mountaincar": "track units a step",
+}
+_PENDULUM_MARGIN = 0.21  # of its frames' width is always empty, on each side
+_MOST_BARS = 24  # Humanoid has 348 numbers; its posture comes first
+
+
+def frame_size(task: str) -> tuple[int, int]:
+    """Width and height in pixels that a task's frames are shown at."""
+    return _FRAME_SIZES.get(task_info(task).name, _MUJOCO_FRAME_SIZE)
+
+
+class StateCamera:
+    """Puts a task's simulator into the state behind an observation and renders it.
+
+    Pendulum, MountainCar and the MuJoCo tasks can be put into any state that their observation describes; what it
+    leaves out (the position along MuJoCo's endless track) is set to 0. Box2D tasks have no such entrance.
+
+    Args:
+        task: name of the task.
+        size: (width, height) of the frames in pixels; None: :func:`frame_size`.
+
+    Raises:
+        InterpError: unknown task, or one whose states can't be restored (see :meth:`can_restore`).
+    """
+
+    def __init__(self, task: str, size: tuple[int, int] | None = None):
+        self.info = task_info(task)
+        if not self.can_restore(task):
+            raise InterpError(f"{self.info.gym_id} can't be put into a given state. Replay an episode instead.")
+        self.env = rendering_task(task, size)
+        self.env.reset(seed=0)
+
+    @staticmethod
+    def can_restore(task: str) -> bool:
+        """Whether a task's simulator can be put into the state behind an observation."""
+        info = task_info(task)
+        return info.mujoco or info.name in ("pendulum", "mountaincar")
+
+    def frame(self, observation: np.ndarray) -> np.ndarray:
+        """The state behind ``observation`` (as the agent sees it) → uint8 (height, width, 3).
+
+        Raises:
+            InterpError: there is nothing to render with; the message says what to install.
+        """
+        simulator, observation = self.env.unwrapped, np.asarray(observation, dtype=np.float64)
+        if self.info.name == "pendulum":
+            cos, sin, velocity = observation
+            simulator.state = np.array([np.arctan2(sin, cos), velocity])
+        elif self.info.name == "mountaincar":
+            simulator.state = observation
+        else:
+            hidden, (n_positions, n_velocities) = (
+                _HIDDEN_POSITIONS[self.info.name],
+                (simulator.model.nq, simulator.model.nv),
+            )
+            state = np.concatenate([np.zeros(hidden), observation])
+            simulator.set_state(state[:n_positions], state[n_positions : n_positions + n_velocities])
+        return self.env.render()
+
+    def close(self) -> None:
+        """Free the simulator and its renderer."""
+        self.env.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
+def rendering_task(task: str, size: tuple[int, int] | None = None) -> Any:
+    """A task whose ``render()`` gives frames of ``size`` (width, height); None: :func:`frame_size`."""
+    if not display_opens():
+        # Frames are drawn in memory; without this SDL looks for a display and complains on stderr.
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    size = size or frame_size(task)
+    if task_info(task).name == "pendulum":
+        return _PendulumFrames(make_task(task, render=True), size)
+    return make_task(task, render=True, frame_size=size)
+
+
+class _PendulumFrames(gym.Wrapper):
+    """Pendulum without its empty margins, at ``size`` (width, height)."""
+
+    def __init__(self, env: gym.Env, size: tuple[int, int]):
+        super().__init__(env)
+        self.size = size
+
+    def render(self) -> np.ndarray:
+        # Its arrow is the torque of the step before, and would be taken for the action that is explained.
+        simulator: Any = self.unwrapped
+        simulator.last_u = None
+        frame = np.asarray(self.env.render())
+        margin = round(len(frame) * _PENDULUM_MARGIN)
+        middle = frame[margin:-margin, margin:-margin]
+        return np.asarray(Image.fromarray(middle).resize(self.size, Image.Resampling.LANCZOS))
+
+
+def replay_frames(
+    task: str, seed: int, actions: np.ndarray, steps: Iterable[int], *, expected: np.ndarray | None = None,
+    size: tuple[int, int] | None = None,
+) -> np.ndarray:  # fmt: skip
+    """Play an episode again and render the chosen steps alone: an episode need not be rendered to be shown later.
+
+    Args:
+        task: name of the task.
+        seed: of the episode's reset.
+        actions: (T, a), those the agent took.
+        steps: which states to render, 0 ≤ step < T; the picture shows the state before action ``step``.
+        expected: observations (T, ...) of the first time, compared at the steps that are rendered.
+        size: (width, height) in pixels.
+
+    Returns:
+        uint8 (number of steps, height, width, 3), in the order of ``steps``.
+
+    Raises:
+        InterpError: a step outside the episode, an episode that comes out differently, nothing to render with.
+    """
+    steps = [int(step) for step in steps]
+    outside = [step for step in steps if not 0 <= step < len(actions)]
+    if outside:
+        raise InterpError(f"step {outside[0]} is not in this episode: it has {len(actions)} steps, the first is 0.")
+    wanted: dict[int, np.ndarray] = {}
+    env = rendering_task(task, size)
+    try:
+        observation, _ = env.reset(seed=seed)
+        for step in range(max(steps, default=-1) + 1):
+            if step in steps:
+                if expected is not None and not np.array_equal(observation, expected[step]):
+                    raise InterpError(f"episode {seed} of {task} came out differently when it was played again.")
+                wanted[step] = env.render().copy()
+            observation, *_ = env.step(actions[step])
+    finally:
+        env.close()
+    return np.stack([wanted[step] for step in steps]) if steps else np.zeros((0, 0, 0, 3), dtype=np.uint8)
+
+
+@functools.cache
+def rendering_problem(task: str) -> str:
+    """Why this machine can't render a task, with the fix, as one line; empty when it can."""
+    # A renderer that failed halfway complains once more, on stderr, when it is collected.
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        return _try_rendering(task)
+    finally:
+        gc.collect()
+        sys.unraisablehook = hook
+
+
+def _try_rendering(task: str) -> str:
+    env = rendering_task(task)
+    try:
+        env.reset(seed=0)
+        env.render()
+    except InterpError as error:
+        return str(error)
+    finally:
+        env.close()
+    return ""
+
+
+def state_caption(task: str, observation: np.ndarray) -> str:
+    """The few numbers of a state that a still picture can't show, mostly speeds; empty for images."""
+    info = task_info(task)
+    numbers = dict(zip(info.observation_names, np.asarray(observation, dtype=np.float64).ravel(), strict=False))
+    if info.name == "pendulum":
+        angle = np.degrees(np.arctan2(numbers["sin angle"], numbers["cos angle"]))
+        return f"{_signed(angle, 0)}°, {_signed(numbers['angular velocity'], 1)} rad/s"
+    if info.name == "mountaincar":
+        return f"speed {_signed(1000 * numbers['velocity'], 0)} · 10⁻³"
+    if info.name == "lunarlander":
+        return f"speed x {_signed(numbers['velocity x'], 2)}, y {_signed(numbers['velocity y'], 2)}"
+    if info.mujoco:
+        speed = numbers["forward velocity" if "forward velocity" in numbers else "torso velocity x"]
+        return f"forward {_signed(speed, 1)} m/s"
+    return ""
+
+
+def _signed(value: float, digits: int) -> str:
+    return f"{round(value, digits) + 0.0:+.{digits}f}"  # + 0.0: no "-0.0"
+
+
+def image_observation(observation: np.ndarray, side: int) -> np.ndarray:
+    """The newest of the stacked grey images (stack, H, H) uint8 the agent sees, enlarged pixel by pixel.
+
+    Returns:
+        uint8 (side, side, 3).
+    """
+    newest = Image.fromarray(np.asarray(observation, dtype=np.uint8)[-1])
+    enlarged = newest.resize((side, side), Image.Resampling.NEAREST)
+    return np.repeat(np.asarray(enlarged)[:, :, None], 3, axis=2)
+
+
+def state_bars(
+    observations: np.ndarray, names: Sequence[str], size: tuple[int, int], *, reference: np.ndarray | None = None
+) -> np.ndarray:
+    """Draw states as bars, one a number: how far it is from its usual value, in standard deviations (±3 at the rims).
+
+    Args:
+        observations: (N, n).
+        names: what the n numbers measure.
+        size: (width, height) in pixels.
+        reference: observations (M, n) that say what is usual; None: ``observations``.
+
+    Returns:
+        uint8 (N, height, width, 3). Only the first 24 numbers are drawn.
+    """
+    reference = np.asarray(observations if reference is None else reference, dtype=np.float64)
+    center, spread = reference.mean(0), reference.std(0)
+    scores = (np.asarray(observations, dtype=np.float64) - center) / np.where(spread > 1e-8, spread, 1.0)
+    width, height = size
+    shown = min(scores.shape[1], _MOST_BARS)
+    row = height / shown
+    left = 0.5 * width  # names on the left half, bars on the right
+    longest = max(picture_font(100).getlength(name) for name in names[:shown]) / 100
+    font = picture_font(int(max(6, min(0.7 * row, (left - 10) / longest))))
+    pictures = []
+    for state in scores[:, :shown]:
+        image = Image.new("RGB", size, "white")
+        draw = ImageDraw.Draw(image)
+        zero, unit = (left + width) / 2, (width - left) / 2 / 3.3
+        for sigma in (-3, 0, 3):
+            draw.line((zero + sigma * unit, 0, zero + sigma * unit, height), fill=INK if sigma == 0 else GRID)
+        for i, score in enumerate(np.clip(state, -3, 3)):
+            y = (i + 0.5) * row
+            ends = sorted((zero, zero + score * unit))
+            draw.rectangle((ends[0], y - 0.32 * row, ends[1], y + 0.32 * row), fill=cluster_color(0))
+            draw.text((left - 5, y), names[i], fill=INK, font=font, anchor="rm")
+        pictures.append(np.asarray(image))
+    return np.stack(pictures)
+
+
+def draw_states(task: str, observations: np.ndarray, reference: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """States of ``task`` as bars (:func:`state_bars`), where nothing can be rendered.
+
+    Args:
+        observations: (N, n).
+        reference: observations (M, n) that say what is usual.
+        size: (width, height) in pixels of a rendered frame; names need more, so these pictures have twice that.
+    """
+    twice = 2 * size[0], 2 * size[1]
+    return state_bars(observations, task_info(task).observation_names, twice, reference=reference)

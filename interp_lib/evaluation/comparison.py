@@ -1,0 +1,252 @@
+"""Algorithm and algorithm over the tasks where both have runs: PPO and SPPO, SAC and ProtoSAC."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from ..agents.registry import SEMANTIC_ALGORITHMS, agent_name
+from ..common.errors import InterpError
+from ..common.statistics import (
+    Interval,
+    Scores,
+    between,
+    columns,
+    interquartile_mean,
+    mean_score,
+    performance_profile,
+    probability_of_improvement,
+)
+from ..runs.folder import Run
+from .levels import Evaluations, same_steps, scaled
+
+
+class Pairing(NamedTuple):
+    """Runs of two algorithms on one task."""
+
+    task: str
+    runs: dict[str, list[Run]]  # by algorithm
+    equal: bool  # all of them trained for the same number of steps, as ``same_steps`` says
+
+    def steps(self, algorithm: str) -> int:
+        """Training steps of the longest run of ``algorithm``."""
+        return max(run.timesteps for run in self.runs[algorithm])
+
+
+def pair_runs(runs: Iterable[Run], baseline: str, other: str) -> list[Pairing]:
+    """Tasks on which both algorithms have runs, with the runs to compare.
+
+    Those of the largest number of steps that both have; where they have none in common, the longest run of each
+    (then ``equal`` is False, and no difference between them is one of methods).
+    """
+    by_task: dict[str, dict[str, list[Run]]] = {}
+    for run in runs:
+        by_task.setdefault(run.env, {}).setdefault(run.algorithm, []).append(run)
+    pairings = []
+    for task, found in sorted(by_task.items()):
+        if not (baseline in found and other in found):
+            continue
+        chosen = {}
+        for steps in sorted({run.timesteps for run in found[baseline]}, reverse=True):
+            near = {a: [r for r in found[a] if same_steps(r.timesteps, steps)] for a in (baseline, other)}
+            if all(near.values()):
+                chosen = near
+                break
+        equal = bool(chosen)
+        longest = {a: [max(found[a], key=lambda run: run.timesteps)] for a in (baseline, other)}
+        pairings.append(Pairing(task, chosen or longest, equal))
+    return pairings
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two algorithms over tasks.
+
+    Attributes:
+        baseline, other: their names.
+        pairings: the tasks and runs compared.
+        equal: whether all tasks have equally trained runs of both.
+        unit: what the intervals resample, ``episodes`` or ``runs`` (see :mod:`~interp_lib.common.statistics`).
+        scores: by algorithm.
+        random: normalised returns of a random policy by task, (N,) each.
+        left_out: task → why it is not compared.
+        improvement: P(other > baseline), over tasks and by task.
+        unequal_improvement: the same for tasks in ``left_out`` because training differed.
+    """
+
+    baseline: str
+    other: str
+    pairings: list[Pairing]
+    equal: bool
+    unit: str
+    scores: dict[str, Scores]
+    random: dict[str, np.ndarray]
+    left_out: dict[str, str]
+    improvement: tuple[Interval, dict[str, Interval]]
+    unequal_improvement: dict[str, Interval]
+
+    @property
+    def runs(self) -> list[Run]:
+        """All runs compared."""
+        return [run for pairing in self.pairings for runs in pairing.runs.values() for run in runs]
+
+    @property
+    def episodes(self) -> int:
+        """Episodes of each run."""
+        return min(len(scores.episodes) for scores in self.scores.values())
+
+    def table(self) -> pd.DataFrame:
+        """A row an algorithm: IQM and mean of the normalised returns, P(more than the baseline), and what they rest on.
+
+        Columns of intervals are ``name``, ``name low`` and ``name high``.
+        """
+        rows = []
+        for algorithm in (self.baseline, self.other):
+            scores = self.scores[algorithm]
+            p = self.improvement[0] if algorithm == self.other else Interval(np.nan, np.nan, np.nan)
+            rows.append(
+                {"agent": agent_name(algorithm), **columns("IQM", interquartile_mean(scores, unit=self.unit))}
+                | columns("mean", mean_score(scores, unit=self.unit))
+                | columns(f"P(> {agent_name(self.baseline)})", p)
+                | {"tasks": len(scores.task_names), "runs": len(scores.tasks), "episodes a run": self.episodes}
+            )
+        return pd.DataFrame(rows).set_index("agent")
+
+    def profiles(self, thresholds: np.ndarray) -> dict[str, np.ndarray]:
+        """Performance profile of each algorithm, (3, T): share above each threshold, and its 95% interval."""
+        return {a: performance_profile(s, thresholds, unit=self.unit) for a, s in self.scores.items()}
+
+    def random_profile(self, thresholds: np.ndarray) -> np.ndarray:
+        """Share of a random policy's episodes above each threshold (T,), tasks weighing alike."""
+        return np.mean([(values[:, None] > thresholds).mean(0) for values in self.random.values()], axis=0)
+
+    def size(self) -> str:
+        """What was measured, in a few words."""
+        counts = sorted({n for scores in self.scores.values() for n in scores.runs.values()})
+        runs = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        return (
+            f"{_count(len(self.pairings), 'task')}, n = {runs} run{'s' * (counts[-1] > 1)} a task, "
+            f"{self.episodes} episodes a run"
+        )
+
+    def rests_on(self) -> str:
+        """What was measured and what the intervals cover, for captions."""
+        if self.unit == "runs":
+            return (
+                f"{self.size()}. 95% intervals: stratified bootstrap of runs within tasks; training seeds are covered"
+            )
+        return (
+            f"{self.size()}. 95% intervals: stratified bootstrap of episodes within runs, about these very agents; the "
+            "spread between training seeds is not in them"
+        )
+
+    def conclusion(self) -> str:
+        """What the numbers carry, and no more."""
+        ours, theirs = agent_name(self.other), agent_name(self.baseline)
+        p, what = self.improvement[0], "a run" if self.unit == "runs" else "an episode"
+        middle = {a: interquartile_mean(s, unit=self.unit) for a, s in self.scores.items()}
+        numbers = (
+            f"On {_count(len(self.pairings), 'task')} ({', '.join(pair.task for pair in self.pairings)}) {ours} has an "
+            f"interquartile mean of {middle[self.other]}, {theirs} of {middle[self.baseline]}; {what} of {ours} "
+            f"returns more than one of {theirs} with probability {p}"
+        )
+        if not self.equal:
+            steps = "; ".join(
+                f"{pair.task}: {theirs} {pair.steps(self.baseline):,}, {ours} {pair.steps(self.other):,}"
+                for pair in self.pairings
+            )
+            return f"{numbers}. But they were trained unequally ({steps} steps): this says nothing about the methods."
+        verdict = f"{ours} is ahead" if p.low > 0.5 else f"{theirs} is ahead" if p.high < 0.5 else "neither is ahead"
+        if self.unit == "runs":
+            return f"{numbers}: {verdict}."
+        return (
+            f"{numbers}: {verdict} among these agents. For the methods that takes three training seeds a task or more."
+        )
+
+
+def compare(
+    runs: Iterable[Run], baseline: str, other: str, evaluations: Evaluations, *, play: bool = False
+) -> Comparison | str:
+    """Compare two algorithms of one family over all tasks where both have runs of equal training.
+
+    Procgen returns are those on unseen levels with sampled actions, on the benchmark's scale; continuous ones run from
+    the random policy (0) to the mean of the baseline's runs (1). Where no task has equally trained runs, all are
+    compared and ``equal`` is False.
+
+    Args:
+        play: evaluate runs whose returns are not known; otherwise they are left out.
+
+    Returns:
+        the comparison, or a sentence why there is none.
+    """
+    left_out: dict[str, str] = {}
+    measured: dict[str, tuple[Pairing, dict[str, list[np.ndarray]], np.ndarray]] = {}
+    for pairing in pair_runs(runs, baseline, other):
+        try:
+            measured[pairing.task] = (pairing, *_normalised_returns(pairing, baseline, evaluations, play))
+        except InterpError as problem:
+            left_out[pairing.task] = str(problem)
+    names = f"{agent_name(baseline)} and {agent_name(other)}"
+    if not measured:
+        why = "".join(f" {task}: {reason}" for task, reason in left_out.items())
+        return f"No task where runs of both {names} have known returns.{why}"
+    equal = [task for task, (pairing, *_) in measured.items() if pairing.equal]
+    used = equal or list(measured)
+    unequal = {}
+    for task in [task for task in measured if task not in used]:
+        pairing, returns, _ = measured[task]
+        unequal[task] = probability_of_improvement(
+            Scores.of({task: returns[other]}), Scores.of({task: returns[baseline]}), unit="episodes"
+        )[0]
+        steps = [f"{agent_name(a)} {pairing.steps(a):,}" for a in (baseline, other)]
+        left_out[task] = f"trained unequally ({', '.join(steps)} steps)"
+    scores = {a: Scores.of({task: measured[task][1][a] for task in used}) for a in (baseline, other)}
+    unit = "runs" if all(s.unit == "runs" for s in scores.values()) else "episodes"
+    return Comparison(
+        baseline,
+        other,
+        [measured[task][0] for task in used],
+        bool(equal),
+        unit,
+        scores,
+        {task: measured[task][2] for task in used},
+        left_out,
+        probability_of_improvement(scores[other], scores[baseline], unit=unit),
+        unequal,
+    )
+
+
+def _normalised_returns(
+    pairing: Pairing, baseline: str, evaluations: Evaluations, play: bool
+) -> tuple[dict[str, list[np.ndarray]], np.ndarray]:
+    """Normalised returns of each run by algorithm, and of a random policy.
+
+    Raises:
+        InterpError: a run's returns are not known, or there is no scale.
+    """
+    known: dict[str, list[dict[str, np.ndarray]]] = {}
+    for algorithm, runs in pairing.runs.items():
+        known[algorithm] = [evaluations.complete(run) if play else evaluations.known(run) for run in runs]
+        for run, values in zip(runs, known[algorithm], strict=True):
+            if not values:
+                raise InterpError(
+                    f"{run.name} was released before returns were kept (`interp checkpoints release {run.path.name}` "
+                    "in checkpoints/ measures it again)."
+                )
+    first = pairing.runs[baseline][0]
+    random = known[baseline][0]["random"]
+    if first.algorithm in SEMANTIC_ALGORITHMS:
+        returns = {a: [scaled(values["unseen"], first) for values in of_runs] for a, of_runs in known.items()}
+        return returns, scaled(random, first)
+    top = float(np.mean([values["eval"].mean() for values in known[baseline]]))
+    scale = (float(random.mean()), top)
+    returns = {a: [between(values["eval"], *scale) for values in of_runs] for a, of_runs in known.items()}
+    return returns, between(random, *scale)
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}{'s' * (n != 1)}"

@@ -1,0 +1,254 @@
+"""From released runs to tables of their returns: training and unseen levels, the papers' form, here and published.
+
+Returns come from the release where it kept them (``runs.released_returns``); others are played when asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..agents.learning_curve import read_progress
+from ..agents.registry import SEMANTIC_ALGORITHMS, agent_name
+from ..common.statistics import Interval, bootstrap_mean, columns, mean_difference
+from ..envs.procgen import normalised
+from ..runs.folder import Run, released_returns
+from ..runs.published import published_seeds
+from .returns import evaluate_run, random_returns
+
+SAME_STEPS = 1.05  # runs of up to 5% more steps count as equally trained
+
+
+@dataclass
+class Evaluations:
+    """Returns of runs by side (a key of ``SIDE_TITLES``): kept by their release, or played now and remembered.
+
+    Attributes:
+        procgen_episodes, continuous_episodes: how many to play a side where none are kept.
+    """
+
+    procgen_episodes: int
+    continuous_episodes: int
+    _played: dict[Path, dict[str, np.ndarray]] = field(default_factory=dict)
+
+    def known(self, run: Run) -> dict[str, np.ndarray]:
+        """What was kept or played already: side → returns (N,); empty if nothing was."""
+        if run.path not in self._played:
+            self._played[run.path] = released_returns(run)
+        return self._played[run.path]
+
+    def complete(self, run: Run) -> dict[str, np.ndarray]:
+        """As ``known``, after playing what is missing: Procgen on both sides and with both kinds of actions."""
+        known = self.known(run)
+        semantic = run.algorithm in SEMANTIC_ALGORITHMS
+        episodes = self.procgen_episodes if semantic else self.continuous_episodes
+        if not known.keys() & {"unseen", "eval"}:
+            known |= {side: returns.returns for side, (returns, _) in evaluate_run(run, episodes).items()}
+        if semantic and "unseen_deterministic" not in known:
+            fixed = evaluate_run(run, episodes, deterministic=True)
+            known |= {f"{side}_deterministic": returns.returns for side, (returns, _) in fixed.items()}
+        if "random" not in known:
+            known["random"] = random_returns(run, episodes).returns
+        return known
+
+
+# -- training levels and unseen levels ----------------------------------------------------------------------------
+
+
+def level_table(runs: Sequence[Run], evaluations: Evaluations, *, normalise: bool = False) -> pd.DataFrame:
+    """Mean returns of Procgen runs on training levels and unseen ones, and their gap.
+
+    Args:
+        normalise: on the scale of the benchmark, by the game's range in the run's mode.
+
+    Returns:
+        a row a run and kind of actions: ``game``, ``agent``, ``run``, ``steps``, ``actions``, then ``train``,
+        ``unseen`` and ``gap`` (train − unseen) with their 95% intervals over episodes, and ``episodes`` (the fewer of
+        the two sides). ``random`` has a row a game, without a gap.
+    """
+    rows: list[dict[str, Any]] = []
+    random: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        known = evaluations.complete(run)
+        returns = {side: scaled(values, run) if normalise else values for side, values in known.items()}
+        for actions, ending in (("sampled", ""), ("deterministic", "_deterministic")):
+            train, unseen = returns[f"train{ending}"], returns[f"unseen{ending}"]
+            rows.append(
+                {"game": run.env, "agent": agent_name(run.algorithm), "run": run.name, "steps": run.timesteps}
+                | {"actions": actions, **columns("train", bootstrap_mean(train))}
+                | {**columns("unseen", bootstrap_mean(unseen)), **columns("gap", mean_difference(train, unseen))}
+                | {"episodes": min(len(train), len(unseen))}
+            )
+        if len(returns["random"]) > random.get(run.env, {}).get("episodes", 0):
+            random[run.env] = {"game": run.env, "agent": "random", "actions": "uniform"}
+            random[run.env] |= columns("unseen", bootstrap_mean(returns["random"]))
+            random[run.env] |= {"episodes": len(returns["random"])}
+    table = pd.DataFrame([*rows, *random.values()])
+    table["steps"] = table["steps"].astype("Int64")  # random play has none
+    return table.sort_values("game", kind="stable").reset_index(drop=True)
+
+
+def gap_sentences(table: pd.DataFrame) -> list[str]:
+    """What the gaps of :func:`level_table` carry, a sentence a kind of actions."""
+    sentences = []
+    for actions, part in table.dropna(subset="gap").groupby("actions", sort=False):
+        worse, better = part[part["gap low"] > 0], part[part["gap high"] < 0]
+        names = {"worse": worse, "better": better}
+        found = [
+            f"{len(rows)} did {how} on unseen levels ({', '.join(rows['agent'] + ' on ' + rows['game'])})"
+            for how, rows in names.items()
+            if len(rows)
+        ]
+        said = " and ".join(found) or "no interval of a gap leaves out 0"
+        sentences.append(
+            f"Actions {actions}: of {len(part)} agents {said}; the largest gap is {part['gap'].abs().max():.2f}."
+            f" By chance one interval in 20 leaves out 0."
+        )
+    return sentences
+
+
+def restricted_runs(runs: Iterable[Run]) -> list[Run]:
+    """Procgen runs that were trained on a limited number of levels, fewest levels first."""
+    limited = (run for run in runs if run.algorithm in SEMANTIC_ALGORITHMS and run.num_levels > 0)
+    return sorted(limited, key=lambda run: (run.env, run.algorithm, run.num_levels))
+
+
+def restricted_table(runs: Sequence[Run], evaluations: Evaluations) -> pd.DataFrame:
+    """As :func:`level_table`, sampled actions only, with a column ``levels``: the number of training levels."""
+    table = level_table(runs, evaluations)
+    table = table[table["actions"] == "sampled"]
+    levels = {run.name: run.num_levels for run in runs}
+    return table.assign(levels=table["run"].map(levels)).reset_index(drop=True)
+
+
+def paper_table(runs: Sequence[Run], evaluations: Evaluations, *, play: bool = False) -> pd.DataFrame:
+    """The form of the papers' tables: a column a task, a row an agent, the return with its interval in each cell.
+
+    One run a task: mean and 95% interval over its episodes. Several equally trained ones: mean of their mean returns ±
+    one standard deviation over seeds (n − 1), and their number. Below, the training steps. Procgen: unseen levels,
+    sampled actions. Empty where nothing was measured.
+    """
+    cells: dict[str, dict[str, str]] = {}
+    algorithms = sorted({run.algorithm for run in runs}, key=["ppo", "sppo", "sac", "protosac"].index)
+    for task in sorted({run.env for run in runs}):
+        for algorithm in algorithms:
+            of_task = [run for run in runs if (run.env, run.algorithm) == (task, algorithm)]
+            if not of_task:
+                continue
+            steps = max(run.timesteps for run in of_task)
+            seeds = [run for run in of_task if same_steps(run.timesteps, steps)]
+            known = [evaluations.complete(run) if play else evaluations.known(run) for run in seeds]
+            own = [values["unseen" if "unseen" in values else "eval"] for values in known if values]
+            if not own:  # released before returns were kept: the card has the mean and its interval
+                kept = seeds[0].results.get("unseen") or seeds[0].results.get("eval")
+                text = str(Interval(kept["mean"], kept["low"], kept["high"])) if kept else ""
+            elif len(own) == 1:
+                text = str(bootstrap_mean(own[0]))
+            else:
+                means = [values.mean() for values in own]
+                text = f"{np.mean(means):.2f} ± {np.std(means, ddof=1):.2f} ({len(own)} seeds)"
+            name = agent_name(algorithm)
+            cells.setdefault(name, {})[task] = text
+            cells.setdefault(f"steps of {name}", {})[task] = f"{steps:,}"
+            random = next((values["random"] for values in known if "random" in values), None)
+            kept = seeds[0].results.get("random")
+            if random is not None:
+                cells.setdefault("random", {})[task] = str(bootstrap_mean(random))
+            elif kept:
+                cells.setdefault("random", {})[task] = str(Interval(kept["mean"], kept["low"], kept["high"]))
+    order = ["random", *map(agent_name, algorithms), *(f"steps of {agent_name(a)}" for a in algorithms)]
+    table = pd.DataFrame(cells).T.reindex([name for name in order if name in cells]).fillna("")
+    return table[sorted(table.columns)].rename_axis("agent")
+
+
+# -- here and published -------------------------------------------------------------------------------------------
+
+
+def published_comparison(runs: Iterable[Run]) -> pd.DataFrame:
+    """Each Procgen run against the published seeds at the same number of steps, by the mean return of the last 100
+    training episodes, and also where the other algorithm's run on the game stops, if that is earlier.
+
+    Only runs of the published setting (easy, all levels) on games with published curves.
+
+    Returns:
+        index ``game``, ``steps``, ``agent``; columns ``here`` with its 95% interval over those episodes (NaN where the
+        run didn't keep their spread: before its end, or an early run), ``published mean``, ``published min``,
+        ``published max``, ``seeds`` (published ones) and ``where``: inside the published seeds; above or below them,
+        with the whole interval; or between, where only the mean lies outside. ``steps`` is the last point of both
+        curves up to there.
+    """
+    runs = [r for r in runs if r.algorithm in SEMANTIC_ALGORITHMS and r.mode == "easy" and r.num_levels == 0]
+    rows = []
+    for run in runs:
+        published = published_seeds(run.algorithm, run.env)
+        curve = read_progress(run.path).set_index("total_timesteps")["eprewmean"].dropna()
+        for end in sorted({r.timesteps for r in runs if r.env == run.env and r.timesteps <= run.timesteps}):
+            common = published.index.intersection(curve.index[curve.index <= end])
+            if not len(published.columns) or not len(common):
+                continue
+            steps = int(common.max())
+            here = _last_returns(run, steps, float(curve.loc[steps]))
+            seeds = published.loc[steps]
+            rows.append(
+                {"game": run.env, "steps": steps, "agent": agent_name(run.algorithm), "seed": run.seed}
+                | columns("here", here)
+                | {"published mean": seeds.mean(), "published min": seeds.min(), "published max": seeds.max()}
+                | {"seeds": len(seeds), "where": _where(here, seeds)}
+            )
+    names = [
+        "game",
+        "steps",
+        "agent",
+        "seed",
+        "here",
+        "here low",
+        "here high",
+        "published mean",
+        "published min",
+        "published max",
+        "seeds",
+        "where",
+    ]
+    table = pd.DataFrame(rows, columns=names).drop_duplicates(["game", "steps", "agent", "seed"])
+    return table.sort_values(["game", "steps", "agent"]).set_index(["game", "steps", "agent"])
+
+
+def _last_returns(run: Run, steps: int, mean: float) -> Interval:
+    """Mean return of the last training episodes at ``steps``; its interval (normal) where their spread was kept."""
+    last = run.config.get("training", {}).get("last_episodes")
+    if not last or steps != run.timesteps:
+        return Interval(mean, np.nan, np.nan)
+    reach = 1.96 * last["std"] / np.sqrt(last["n"])
+    return Interval(mean, mean - reach, mean + reach)
+
+
+def _where(here: Interval, seeds: pd.Series) -> str:
+    low, high = (here.mean if np.isnan(bound) else bound for bound in (here.low, here.high))
+    if seeds.min() <= here.mean <= seeds.max():
+        return "inside"
+    return "below" if high < seeds.min() else "above" if low > seeds.max() else "between"
+
+
+def same_steps(a: int, b: int) -> bool:
+    """Whether runs of ``a`` and ``b`` steps count as equally trained."""
+    return max(a, b) <= SAME_STEPS * min(a, b)
+
+
+def longest_runs(runs: Iterable[Run], algorithms: Sequence[str]) -> list[Run]:
+    """Of each algorithm and environment the run that was trained longest."""
+    best: dict[tuple[str, str], Run] = {}
+    for run in runs:
+        key = (run.env, run.algorithm)
+        if run.algorithm in algorithms and (key not in best or run.timesteps > best[key].timesteps):
+            best[key] = run
+    return [best[key] for key in sorted(best)]
+
+
+def scaled(returns: np.ndarray, run: Run) -> np.ndarray:
+    """Returns of a Procgen run on the benchmark's scale: 0 is blind play, 1 the best possible."""
+    return normalised(returns, run.env, run.mode or "easy")

@@ -1,0 +1,166 @@
+"""The outputs of notebook 04 that put each paper's question to the other paper's agent, saved with captions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ..common.graphs import END, LEAST_VISITS, draw_transitions, transitions_between
+from ..common.outputs import Outputs
+from ..common.tsne import tsne
+from . import EpisodeTrace, PrototypePictures, PrototypeStudy, StateMap, Usage
+from .figures import draw_state_map
+
+
+def save_leader_graph(study: PrototypeStudy, outputs: Outputs, runs: Sequence[Path], *, seed: int = 0) -> None:
+    """Save ProtoSAC's latent states as semantic clustering shows SPPO's, and which prototype follows which.
+
+    Raises:
+        InterpError: too few states for t-SNE.
+    """
+    graph = leader_graph(study, seed=seed)
+    outputs.figure(
+        plot_leader_graph(graph, study.pictures, study.usage),
+        "leader_graph",
+        f"Left: t-SNE of {len(graph.leading):,} latent states of the {study.info.gym_id} agent with its prototypes, "
+        f"coloured by leading prototype. Right: prototypes that lead in at least {LEAST_SHARE:.0%} of "
+        f"n = {len(study.usage.per_decision):,} decisions in {len(study.traces)} episodes, with that share and the "
+        f"mean steps they lead at a stretch; arrows: who leads next, from {LEAST_NEXT:.0%} on, of prototypes "
+        f"left at least {LEAST_VISITS} times. {study.pictures.note}",
+        runs,
+    )
+
+
+@dataclass(frozen=True)
+class LeaderGraph:
+    """ProtoSAC seen as semantic clustering sees SPPO: maps, and who follows whom.
+
+    Attributes:
+        latents: t-SNE of a sample of latent states (m, 2) and of the prototypes (K, 2), embedded together.
+        leading: (m,) int64, the prototype that leads in each of those states.
+        transitions: as :func:`~interp_lib.clusters.transitions.transition_table`; intervals resample episodes.
+        dwell: mean steps a prototype leads at a stretch, by prototype that ever leads.
+        share: (K,) of all decisions, how many it leads.
+    """
+
+    latents: StateMap
+    leading: np.ndarray
+    transitions: pd.DataFrame
+    dwell: dict[int, float]
+    share: np.ndarray
+
+
+def leading_stretches(traces: Sequence[EpisodeTrace]) -> pd.DataFrame:
+    """The stretches of steps that one prototype leads, as :func:`~interp_lib.clusters.states.stretches` gives them.
+
+    Returns:
+        columns ``env`` (the episode), ``start`` (step), ``length`` (steps), ``cluster`` (the prototype) and ``next``:
+        the prototype that follows, ``END`` at the episode's end.
+    """
+    parts = []
+    for episode, trace in enumerate(traces):
+        leading = trace.leading
+        start = np.flatnonzero(np.append(True, leading[1:] != leading[:-1]))
+        parts.append(
+            pd.DataFrame(
+                {
+                    "env": episode,
+                    "start": start,
+                    "length": np.diff(np.append(start, len(leading))),
+                    "cluster": leading[start],
+                    "next": np.append(leading[start[1:]], END),
+                }
+            )
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+def leader_graph(study: PrototypeStudy, *, most: int = 1200, seed: int = 0) -> LeaderGraph:
+    """Map a ProtoSAC agent's latent states and follow its leading prototypes.
+
+    Args:
+        most: states in the map, drawn evenly from all episodes; t-SNE of 1,000 takes seconds.
+
+    Raises:
+        InterpError: fewer than about 90 states, too few for t-SNE.
+    """
+    leading = np.concatenate([trace.leading for trace in study.traces])
+    observations = np.concatenate([trace.observations for trace in study.traces])
+    rows = np.unique(np.linspace(0, len(leading) - 1, most).astype(np.int64))
+    prototypes = study.agent.prototypes.latents
+    points = tsne(np.concatenate([study.agent.encode(observations[rows]), prototypes]), seed=seed)
+    flat = StateMap(points[: len(rows)], points[len(rows) :], ("t-SNE₁ of the latent state", "t-SNE₂"))
+    found = leading_stretches(study.traces)
+    return LeaderGraph(
+        flat,
+        leading[rows],
+        transitions_between(found, len(study.traces)),
+        found.groupby("cluster")["length"].mean().to_dict(),
+        study.usage.led,
+    )
+
+
+_MOST_NODES = 8  # as many as colours tell apart
+
+
+LEAST_SHARE = 0.02
+
+
+LEAST_NEXT = 0.15  # prototypes take turns faster than clusters do: with 10% the arrows hide each other
+
+
+def plot_leader_graph(graph: LeaderGraph, pictures: PrototypePictures, usage: Usage) -> Figure:
+    """ProtoSAC as semantic clustering shows SPPO: latent states by leading prototype, and which one follows which.
+
+    Args:
+        graph: from :func:`~interp_lib.prototypes.leaders.leader_graph`.
+        pictures: of the K prototypes.
+        usage: for the colours. Of the eight prototypes with the largest mean weight, those that lead in at least 2% of
+            all decisions are nodes.
+    """
+    fig, (left, right) = plt.subplots(1, 2, figsize=(13.2, 6.2), width_ratios=[1, 1.1])
+    draw_state_map(left, graph.latents, graph.leading, usage)
+    rank = {int(k): i for i, k in enumerate(usage.order)}  # a prototype's colour is that of its rank
+    shown = [int(k) for k in usage.order[:_MOST_NODES] if graph.share[k] >= LEAST_SHARE]
+    moves = graph.transitions.rename(index=rank)
+    draw_transitions(
+        right,
+        moves,
+        {rank[k]: _place(graph, k) for k in shown},
+        {rank[k]: float(graph.share[k]) for k in shown},
+        {rank[k]: _square(pictures.frames[k]) for k in shown},
+        {rank[k]: graph.dwell[k] for k in shown},
+        names={rank[k]: f"P{k}" for k in shown},
+        least=LEAST_NEXT,
+        smallest=0.34,
+        apart=0.95,
+    )
+    right.set_title("Which prototype leads next", fontsize=10.5)
+    return fig
+
+
+def _place(graph: LeaderGraph, k: int) -> np.ndarray:
+    """Where prototype ``k`` stands in the map: the median of the states it leads, its own place if none is drawn."""
+    led = graph.leading == k
+    return np.median(graph.latents.states[led], axis=0) if led.any() else graph.latents.prototypes[k]
+
+
+def _square(frame: np.ndarray) -> np.ndarray:
+    """A picture as wide as high: its middle, where that is all there is, else the whole between white bars."""
+    height, width = frame.shape[:2]
+    side, longer = min(height, width), max(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    margins = np.concatenate([frame[:top].ravel(), frame[:, :left].ravel(), frame[top + side :].ravel()])
+    margins = np.concatenate([margins, frame[:, left + side :].ravel()])
+    if (margins == 255).all():
+        return frame[top : top + side, left : left + side]
+    square = np.full((longer, longer, 3), 255, dtype=np.uint8)  # cutting would lose who is at the rim
+    top, left = (longer - height) // 2, (longer - width) // 2
+    square[top : top + height, left : left + width] = frame
+    return square

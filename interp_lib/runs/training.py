@@ -1,0 +1,174 @@
+"""Training by name: one function for the four algorithms, used by the command line and the notebooks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..agents.registry import ALGORITHMS, PAPER_TIMESTEPS, SEMANTIC_ALGORITHMS, agent_class
+from ..common.errors import InterpError
+from ..common.storage import read_file
+from ..envs.names import check_seed
+from .folder import Run, check_weights, read_run
+
+
+def train(
+    algorithm: str,
+    env: str,
+    *,
+    timesteps: int | None = None,
+    seed: int | None,
+    run_dir: Path | str,
+    options: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    max_minutes: float | None = None,
+    save_seconds: float = 30.0,
+    eval_every: int | None = None,
+    eval_episodes: int = 5,
+    video_every: int | None = None,
+    tensorboard: bool = False,
+    device: str = "auto",
+    progress: bool = True,
+) -> Path:
+    """Train ``algorithm`` on ``env`` until ``timesteps`` in all and leave a run folder.
+
+    Args:
+        timesteps: environment steps; None: the full budget (runs.full_budget).
+        seed: None only to resume: whichever the run has.
+        options: hyper-parameters that differ from the defaults.
+        resume: continue the run in ``run_dir``, or start one where nothing was saved yet. PPO and SPPO can go on with
+            another learning rate and precision; the other hyper-parameters, and the seed, stay as they are.
+        max_minutes: stop cleanly after this many minutes; ``resume`` continues.
+        save_seconds: PPO and SPPO: least time between two checkpoints; with 0 every update is one.
+        tensorboard: also write the learning curve to ``run_dir/tensorboard``.
+        eval_every, eval_episodes, video_every: SAC and ProtoSAC: see prototypes.training.train_run.
+
+    Returns:
+        ``run_dir``.
+
+    Raises:
+        InterpError: bad arguments, ``run_dir`` already holds a run and ``resume`` is off, or one that can't go on so,
+            another process trains it, or training failed.
+    """
+    if algorithm not in ALGORITHMS:
+        raise InterpError(f"unknown algorithm '{algorithm}'. Valid: {', '.join(ALGORITHMS)}.")
+    if timesteps is not None and timesteps <= 0:
+        raise InterpError(f"timesteps must be positive, not {timesteps}.")
+    check_seed(seed)
+    run_dir = Path(run_dir)
+    run = _run_in(run_dir, algorithm, resume)
+    if run is not None:
+        if run.algorithm != algorithm or run.env != env:
+            raise InterpError(f"{run_dir} holds {run.algorithm} on {run.env}, not {algorithm} on {env}.")
+        if seed is not None and seed != run.seed:
+            raise InterpError(f"{run_dir} has seed {run.seed}, not {seed}. Leave out the seed, or start another run.")
+    if seed is None:
+        seed = run.seed if run is not None else ALGORITHMS[algorithm].seed
+    if algorithm in SEMANTIC_ALGORITHMS and run is None:
+        agent_class(algorithm).config_class.from_dict({"env": env, "seed": seed, **(options or {})})
+    with _only_trainer_of(run_dir):
+        if algorithm in SEMANTIC_ALGORITHMS:
+            cls = agent_class(algorithm)
+            if run is not None:
+                resumable = os.path.lexists(run_dir / STATES[0])
+                if not resumable:
+                    check_weights(run)
+                agent = cls.load(run_dir, device=device, resume=resumable)
+                agent.change(options or {})
+            else:
+                agent = cls(env, seed=seed, device=device, **(options or {}))
+            agent.learn(
+                PAPER_TIMESTEPS if timesteps is None else timesteps,
+                run_dir=run_dir,
+                max_minutes=max_minutes,
+                progress=progress,
+                save_seconds=save_seconds,
+                tensorboard=tensorboard,
+            )
+            return run_dir
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise InterpError(f"{algorithm} trains in one process. Leave out torchrun; start several runs instead.")
+        from ..agents.protosac.training import train_run
+
+        return train_run(
+            algorithm,
+            env,
+            timesteps=timesteps,
+            seed=seed,
+            run_dir=run_dir,
+            overrides=options,
+            resume=resume,
+            max_minutes=max_minutes,
+            eval_every=eval_every,
+            eval_episodes=eval_episodes,
+            video_every=video_every,
+            tensorboard=tensorboard,
+            progress=progress,
+        )
+
+
+LOCK = ".training.lock"
+STATES = ("training_state.pt", "training_state.zip")
+
+
+def _run_in(run_dir: Path, algorithm: str, resume: bool) -> Run | None:
+    """The run that ``run_dir`` holds; None where nothing was saved yet: what a kill left there, a curve's header and
+    the row of an update, is started over.
+
+    Raises:
+        InterpError: there is a run and ``resume`` is off, or something of a run whose config is gone.
+    """
+    if os.path.lexists(run_dir / "config.json"):
+        if not resume:
+            raise InterpError(f"{run_dir} already holds a run. Continue it with --resume, or choose another --run-dir.")
+        return read_run(run_dir)
+    if algorithm not in SEMANTIC_ALGORITHMS:
+        return None  # train_run looks: SAC and ProtoSAC can write a config again from their state
+    left = [name for name in (*STATES, "policy.safetensors") if os.path.lexists(run_dir / name)]
+    if not left and os.path.lexists(run_dir / "progress.csv"):
+        left = ["progress.csv"] * (read_file(run_dir / "progress.csv", 2**26).count(b"\n") > 2)
+    if left:
+        raise InterpError(
+            f"{run_dir} holds {left[0]} of a run whose config.json is gone. Restore that, or choose another --run-dir."
+        )
+    return None
+
+
+def being_trained(run_dir: Path | str) -> bool:
+    """Whether a process trains this run at the moment."""
+    from filelock import FileLock, Timeout
+
+    path = Path(run_dir) / LOCK
+    if not path.exists():
+        return False
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+@contextlib.contextmanager
+def _only_trainer_of(run_dir: Path) -> Iterator[None]:
+    """Hold the run folder's lock, which the kernel releases even when this process is killed."""
+    from filelock import FileLock, Timeout
+
+    if os.environ.get("RANK", "0") != "0":  # under torchrun the first process writes the folder, and locks it
+        yield
+        return
+    lock = FileLock(run_dir / LOCK, timeout=0)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise InterpError(f"another process trains {run_dir}. Wait for it, or choose another --run-dir.") from error
+    except OSError as error:
+        reason = f"cannot write {run_dir}: {error.strerror or error}"
+        raise InterpError(f"{reason}. Free space or choose another folder.") from error
+    try:
+        yield
+    finally:
+        lock.release()
