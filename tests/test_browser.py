@@ -15,6 +15,7 @@ from interp_lib.clusters import groups as browsing
 from interp_lib.clusters.descriptions import read_descriptions, write_description
 from interp_lib.clusters.states import collect_states
 from interp_lib.common.errors import InterpError
+from interp_lib.common.style import readable_ink
 from interp_lib.runs.folder import load_agent
 
 RELEASED = Path(__file__).resolve().parent.parent / "checkpoints" / "sppo-fruitbot-s2021"
@@ -83,7 +84,7 @@ def test_statistics_of_clusters_and_of_none(agent, states):
 
 
 def test_labels_are_readable_on_every_color():
-    assert browsing.readable_ink("#55136B") == "#ffffff" and browsing.readable_ink("#EBAC00") == "#000000"
+    assert readable_ink("#55136B") == "#ffffff" and readable_ink("#EBAC00") == "#000000"
 
 
 def test_states_of_other_weights_are_refused(agent, states, tmp_path, capsys):

@@ -17,9 +17,10 @@ import pandas
 import pytest
 from matplotlib.figure import Figure
 
+from interp_lib.agents.registry import ALGORITHMS
 from interp_lib.common.errors import InterpError
 from interp_lib.common.outputs import Outputs, clear_outputs, read_table, saved_outputs
-from interp_lib.common.style import CLUSTER_COLORS, METHOD_COLORS, cluster_color, use_style
+from interp_lib.common.style import CLUSTER_COLORS, PUBLISHED, cluster_color, use_style
 from interp_lib.common.videos import write_animation, write_mp4
 
 
@@ -237,7 +238,7 @@ def test_cluster_and_method_colours_stay_apart_under_colour_blindness(vision):
     assert len(CLUSTER_COLORS) == 8
     assert closest(CLUSTER_COLORS) > 0.12
     for pair in (("ppo", "sppo"), ("sac", "protosac")):
-        assert closest([METHOD_COLORS[name] for name in (*pair, "published")]) > 0.1
+        assert closest([*(ALGORITHMS[name].color for name in pair), PUBLISHED]) > 0.1
 
 
 def test_cluster_color_is_stable_and_distinct_beyond_the_palette():

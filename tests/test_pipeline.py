@@ -268,20 +268,20 @@ def test_a_changed_plotting_module_reaches_the_notebooks_that_draw_with_it(proje
     figures = tmp_path / "figures"
     done = run_reproduce(figures, project / "notebooks", env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    plots = package / "plots" / "curves.py"
+    plots = package / "runs" / "curves.py"
     plots.write_text(plots.read_text().replace("alpha=0.25", "alpha=0.3"))
     done = run_reproduce(figures, project / "notebooks", "--dry-run", env=environment, cwd=tmp_path)
-    assert "notebook 05_curves" in done.stdout and "interp_lib/plots/curves.py" in done.stdout
+    assert "notebook 05_curves" in done.stdout and "interp_lib/runs/curves.py" in done.stdout
     assert "03_good" not in done.stdout
 
 
 def test_dependencies_follow_imports_inside_functions_and_names_in_texts():
     package = Path(__file__).parents[1] / "interp_lib"
-    names = {path.relative_to(package).as_posix() for path in dependencies(package / "published.py")}
-    assert "data/published_returns.csv.gz" in names
-    names = {path.relative_to(package).as_posix() for path in dependencies(package / "runs.py")}
-    assert "semantic/agents.py" in names and "prototypes/protosac.py" in names  # looked up by name
-    assert "plots/curves.py" not in names and "runs.py" not in names
+    names = {path.relative_to(package).as_posix() for path in dependencies(package / "runs/published.py")}
+    assert "runs/published_returns.csv.gz" in names
+    names = {path.relative_to(package).as_posix() for path in dependencies(package / "runs/folder.py")}
+    assert "agents/sppo/agents.py" in names and "agents/protosac/protosac.py" in names  # looked up by name
+    assert "runs/curves.py" not in names and "runs/folder.py" not in names
 
 
 def test_pages_to_explore_are_made_of_the_runs_that_notebooks_explain(tmp_path):
@@ -293,13 +293,13 @@ def test_pages_to_explore_are_made_of_the_runs_that_notebooks_explain(tmp_path):
     clusters, *_, prototypes = sorted(released.explorers(), key=lambda run: run.startswith("protosac"))
     assert prototypes == "protosac-pendulum-s0" and clusters.startswith("sppo-")
     needed = released.explorer_inputs(prototypes)
-    names = {Path(file).name for file in needed}
-    assert {"static_prototype_explorer.py", "static_prototype_explorer.html.j2", "static_page.css.j2"} <= names
+    assert all(any(file.endswith(end) for file in needed) for end in ("prototypes/page.py", "prototypes/page.html.j2"))
+    assert any(file.endswith("common/page.css.j2") for file in needed)
     assert any(file.endswith("protosac-pendulum-s0/policy.safetensors") for file in needed)
     assert not any(file.startswith("states/") for file in needed)
     assert released.explorer_parameters(prototypes) == {"episodes": 10, "seed": 0}
     assert released.states_target(clusters) in released.explorer_inputs(clusters)
-    assert "static_page.js.j2" in {Path(file).name for file in released.explorer_inputs(clusters)}
+    assert any(file.endswith("common/page.js.j2") for file in released.explorer_inputs(clusters))
     assert released.explorer_parameters(clusters) == {}
     fresh = plan(source="fresh", only="04", env="hopper", profile="paper")
     assert fresh.explorers() == ["protosac-hopper-s0", "sppo-coinrun-s2021"]

@@ -225,7 +225,7 @@ class Plan:
 
     def states_inputs(self, run: str) -> list[str]:
         """The run, and the code that plays it and writes states."""
-        code = [*map(str, dependencies(PACKAGE / "embedding.py")), str(PACKAGE / "embedding.py")]
+        code = [*map(str, dependencies(PACKAGE / "clusters/states.py")), str(PACKAGE / "clusters/states.py")]
         return [*code, *self._run_inputs(run)]
 
     def _prototype_run(self, stem: str) -> tuple[str, int] | None:
@@ -265,7 +265,7 @@ class Plan:
     def explorer_inputs(self, run: str) -> list[str]:
         """The run, for clusters its states, and the code that makes the page."""
         prototypes = run in self._prototype_runs()
-        file = PACKAGE / ("static_prototype_explorer.py" if prototypes else "static_explorer.py")
+        file = PACKAGE / ("prototypes/page.py" if prototypes else "clusters/page.py")
         inputs = [str(file), *map(str, dependencies(file)), *self._run_inputs(run)]
         return inputs if prototypes else [*inputs, *self._states_files(run)]
 
