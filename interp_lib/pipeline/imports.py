@@ -107,9 +107,6 @@ def _texts(file: Path) -> frozenset[str]:
 
 @functools.cache
 def _data_files(file: Path, package: Path) -> tuple[Path, ...]:
+    texts = _texts(file)  # a path from the package on, or the name of a neighbour
     data = [p for p in package.rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")]
-    return tuple(
-        p
-        for p in data
-        if p.relative_to(package).as_posix() in _texts(file) or (p.parent == file.parent and p.name in _texts(file))
-    )
+    return tuple(p for p in data if (p.name if p.parent == file.parent else p.relative_to(package).as_posix()) in texts)
