@@ -107,6 +107,7 @@ def _texts(file: Path) -> frozenset[str]:
 
 @functools.cache
 def _data_files(file: Path, package: Path) -> tuple[Path, ...]:
-    texts = _texts(file)  # a path from the package on, or the name of a neighbour
+    """Data that a module names by its place in the package, or, a neighbour, by its name."""
     data = [p for p in package.rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")]
-    return tuple(p for p in data if (p.name if p.parent == file.parent else p.relative_to(package).as_posix()) in texts)
+    names = {p: {p.relative_to(package).as_posix(), *([p.name] if p.parent == file.parent else [])} for p in data}
+    return tuple(p for p in data if names[p] & _texts(file))
