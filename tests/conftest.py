@@ -4,10 +4,13 @@ import importlib
 import os
 import signal
 import sys
+from pathlib import Path
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
 import pytest
+
+ROOT = Path(__file__).resolve().parents[1]  # of the repository
 
 # In the background of a script Ctrl-C is ignored, and what is started from there would ignore it as well.
 signal.signal(signal.SIGINT, signal.default_int_handler)

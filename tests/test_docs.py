@@ -12,16 +12,15 @@ import sys
 import threading
 from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 import yaml
+from conftest import ROOT
 from in_chromium import needs_chromium, running_chromium
 
 from interp_lib.cli import build_parser
 from interp_lib.runs.folder import find_runs
 
-ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 PAGES = sorted(DOCS.rglob("*.md"))

@@ -9,9 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from conftest import ROOT
 from fake_hub import TOKEN, serve
 
 from interp_lib import InterpError
@@ -20,7 +20,7 @@ from interp_lib.runs.folder import SHIPPED_FILES, find_runs, put_in_place, read_
 from interp_lib.runs.hub import pull, push
 
 NAME = "sac-pendulum-s0"
-RELEASED = Path(__file__).resolve().parent.parent / "checkpoints" / NAME
+RELEASED = ROOT / "checkpoints" / NAME
 
 
 @pytest.fixture()

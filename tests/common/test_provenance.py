@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from conftest import ROOT
+
 from interp_lib.common.provenance import git_state, provenance
 
 
@@ -33,7 +35,7 @@ def test_can_be_published():
     text = json.dumps(provenance())
     values = json.loads(text)
     assert set(values) == {"libraries", "git", "hardware", "date"}
-    assert "/home" not in text and str(Path(__file__).resolve().parent.parent) not in text
+    assert "/home" not in text and str(ROOT) not in text
     words = set(text.replace('"', " ").split())
     assert not words & {socket.gethostname(), getpass.getuser()}
 

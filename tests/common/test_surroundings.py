@@ -6,10 +6,10 @@ import resource
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import h5py
 import pytest
+from conftest import ROOT
 
 from interp_lib.cli.lab import write_notebook, write_prototype_notebook
 from interp_lib.common.errors import InterpError
@@ -18,15 +18,14 @@ from interp_lib.pipeline.campaign import Target, read_campaign
 from interp_lib.pipeline.plan import numbered_notebooks
 from interp_lib.runs.folder import find_runs, read_run
 
-REPOSITORY = Path(__file__).parents[1]
-RUN = REPOSITORY / "checkpoints" / "sppo-ninja-s2021"
-PENDULUM = REPOSITORY / "checkpoints" / "protosac-pendulum-s0"
+RUN = ROOT / "checkpoints" / "sppo-ninja-s2021"
+PENDULUM = ROOT / "checkpoints" / "protosac-pendulum-s0"
 
 
 def interp(*arguments, shell="", before=None, env=None, **more):
     """The real command; ``shell`` follows it on a line of bash."""
     command = [sys.executable, "-m", "interp_lib.cli", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), **(env or {})}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
     environment = {name: value for name, value in environment.items() if value is not None}
     return subprocess.run(
         ["bash", "-c", f'"$@" {shell}; exit ${{PIPESTATUS[0]}}', "bash", *command],
@@ -104,7 +103,7 @@ def test_a_run_is_called_the_same_from_within(monkeypatch):
 
 
 def test_an_output_that_nobody_reads_or_that_is_full():
-    arguments = ("checkpoints", "list", "--folder", REPOSITORY / "checkpoints")
+    arguments = ("checkpoints", "list", "--folder", ROOT / "checkpoints")
     one_line(interp(*arguments, shell=">/dev/full"), 2, "No space left on device")
     for shell in ("| true", "2>&1 | true", ">&-", ">&- 2>&-"):
         done = interp(*arguments, shell=shell)
@@ -117,7 +116,7 @@ def test_too_little_memory_is_one_line():
     def limit():
         resource.setrlimit(resource.RLIMIT_AS, (600_000_000, 600_000_000))
 
-    one_line(interp("checkpoints", "list", "--folder", REPOSITORY / "checkpoints", before=limit), 2, "out of memory")
+    one_line(interp("checkpoints", "list", "--folder", ROOT / "checkpoints", before=limit), 2, "out of memory")
 
 
 def limited(room):
@@ -192,7 +191,7 @@ def test_a_campaign_as_spreadsheets_write_it(tmp_path, data):
 def test_every_file_is_opened_with_its_encoding():
     """Or what is written on one machine can't be read on another."""
     missing = []
-    for path in (REPOSITORY / "interp_lib").rglob("*.py"):
+    for path in (ROOT / "interp_lib").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call):
                 continue
@@ -221,7 +220,7 @@ AWAY = {
 
 
 def test_an_encoding_that_lacks_a_letter_gets_it_escaped():
-    for arguments in (("checkpoints", "list", "--folder", REPOSITORY / "checkpoints"), ("train", "sppo", "--help")):
+    for arguments in (("checkpoints", "list", "--folder", ROOT / "checkpoints"), ("train", "sppo", "--help")):
         done = interp(*arguments, env=AWAY["locale"])
         assert done.returncode == 0 and done.stderr == "", done.stderr
 

@@ -1,10 +1,10 @@
 """Browsing prototypes: frames of any step, what is said about a decision, and the widget in a real JupyterLab."""
 
 import base64
-from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from in_chromium import needs_chromium, open_notebook, running_chromium, running_lab
 
 from interp_lib.cli import main
@@ -14,7 +14,7 @@ from interp_lib.prototypes import EpisodeTrace, PrototypeStudy, episode_frames, 
 from interp_lib.prototypes.episode_frames import EpisodeFrames
 from interp_lib.runs.folder import load_agent
 
-RELEASED = Path(__file__).resolve().parent.parent / "checkpoints" / "protosac-pendulum-s0"
+RELEASED = ROOT / "checkpoints" / "protosac-pendulum-s0"
 
 
 @pytest.fixture(scope="module")

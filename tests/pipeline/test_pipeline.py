@@ -19,7 +19,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import Lazy
+from conftest import ROOT, Lazy
 
 from interp_lib.common.errors import InterpError
 from interp_lib.common.outputs import Outputs, saved_outputs
@@ -69,7 +69,7 @@ def jupyter(tmp_path_factory):
     spec.write_text(json.dumps({"argv": ["no-such-python", "{connection_file}"], "display_name": "", "language": ""}))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JUPYTER_PATH", str(home))
-        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)
+        patch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
         yield
 
 
@@ -263,7 +263,7 @@ def test_only_what_depends_on_a_change_would_run(project):
 
 def test_a_changed_plotting_module_reaches_the_notebooks_that_draw_with_it(project, tmp_path):
     """In a copy of the package, where one plotting function is really edited."""
-    package = shutil.copytree(Path(__file__).parents[1] / "interp_lib", tmp_path / "interp_lib")
+    package = shutil.copytree(ROOT / "interp_lib", tmp_path / "interp_lib")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     figures = tmp_path / "figures"
     done = run_reproduce(figures, project / "notebooks", env=environment, cwd=tmp_path)
@@ -276,7 +276,7 @@ def test_a_changed_plotting_module_reaches_the_notebooks_that_draw_with_it(proje
 
 
 def test_dependencies_follow_imports_inside_functions_and_names_in_texts():
-    package = Path(__file__).parents[1] / "interp_lib"
+    package = ROOT / "interp_lib"
     names = {path.relative_to(package).as_posix() for path in dependencies(package / "runs/published.py")}
     assert "runs/published_returns.csv.gz" in names
     names = {path.relative_to(package).as_posix() for path in dependencies(package / "runs/folder.py")}
@@ -287,7 +287,7 @@ def test_dependencies_follow_imports_inside_functions_and_names_in_texts():
 def test_pages_to_explore_are_made_of_the_runs_that_notebooks_explain(tmp_path):
     def plan(**chosen):
         options = {"profile": "quick", "source": "pretrained", "only": None, "env": None, **chosen}
-        return make_plan(**options, figures=tmp_path, notebooks=Path(__file__).parents[1] / "notebooks")
+        return make_plan(**options, figures=tmp_path, notebooks=ROOT / "notebooks")
 
     released = plan()
     clusters, *_, prototypes = sorted(released.explorers(), key=lambda run: run.startswith("protosac"))
@@ -315,13 +315,13 @@ def test_states_that_a_notebook_left_without_the_pipeline_are_collected_again(tm
     states = tmp_path / "states" / "sppo-coinrun-s2021-quick.h5"
     states.parent.mkdir(parents=True)
     states.touch()
-    notebooks = Path(__file__).parents[1] / "notebooks"
+    notebooks = ROOT / "notebooks"
     assert reproduce(only="03", figures=tmp_path, notebooks=notebooks, dry_run=True) == 0
     assert "  states sppo-coinrun-s2021 " in capsys.readouterr().out
 
 
 def test_every_environment_with_an_agent_gets_the_notebooks_about_one():
-    notebooks = Path(__file__).parents[1] / "notebooks"
+    notebooks = ROOT / "notebooks"
     found = environments_of(notebooks)
     assert found["ninja"] == ["01_train", "03_embed_and_cluster"]
     assert found["hopper"] == ["01_train", "04_prototype_visualization"]
@@ -332,7 +332,7 @@ def test_every_environment_with_an_agent_gets_the_notebooks_about_one():
 
 def test_each_environment_has_a_folder_and_the_page_links_to_it(tmp_path):
     run = "sppo-ninja-s2021"
-    shutil.copytree(Path(__file__).parents[1] / "checkpoints" / run, tmp_path / "checkpoints" / run)
+    shutil.copytree(ROOT / "checkpoints" / run, tmp_path / "checkpoints" / run)
     write_notebook(tmp_path / "notebooks" / "03_good.ipynb", "# Works", SAVE)
     figures = tmp_path / "figures"
     figures.mkdir()
@@ -373,8 +373,7 @@ def test_another_executor_makes_the_same(project, tmp_path):
 @pytest.mark.slow
 def test_the_notebooks_also_tell_their_story_of_runs_trained_afresh(tmp_path):
     """``--source fresh`` in an empty folder: agents of a few steps are trained, then shown."""
-    repository = Path(__file__).parents[1]
-    shutil.copytree(repository / "notebooks", tmp_path / "notebooks")
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
     done = run_reproduce(tmp_path / "figures", tmp_path / "notebooks", "--source", "fresh", timeout=3600)
     assert done.returncode == 0, done.stdout + done.stderr
     outputs = saved_outputs(tmp_path / "figures")

@@ -4,10 +4,10 @@ import base64
 import json
 import re
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from in_chromium import needs_chromium, open_notebook, running_chromium, running_lab
 
 from interp_lib.cli import main
@@ -18,7 +18,7 @@ from interp_lib.common.errors import InterpError
 from interp_lib.common.style import readable_ink
 from interp_lib.runs.folder import load_agent
 
-RELEASED = Path(__file__).resolve().parent.parent / "checkpoints" / "sppo-fruitbot-s2021"
+RELEASED = ROOT / "checkpoints" / "sppo-fruitbot-s2021"
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,8 @@
 """Each paper's question put to the other paper's agent."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from interp_lib.clusters.medoids import cluster_medoids, save_medoids
 from interp_lib.clusters.states import collect_states, stretches
@@ -15,7 +14,7 @@ from interp_lib.prototypes import EpisodeTrace, PrototypeStudy
 from interp_lib.prototypes.leaders import _square, leader_graph, leading_stretches, save_leader_graph
 from interp_lib.runs.folder import load_agent
 
-CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
+CHECKPOINTS = ROOT / "checkpoints"
 PROTOSAC, SPPO = CHECKPOINTS / "protosac-pendulum-s0", CHECKPOINTS / "sppo-fruitbot-s2021"
 
 

@@ -9,7 +9,8 @@ import joblib
 import numpy as np
 import pytest
 import torch
-from test_golden import FIXTURES, fixture_weights
+from conftest import ROOT
+from golden import FIXTURES, fixture_weights
 
 from interp_lib import InterpError, load_agent
 from interp_lib.agents.sppo.config import PPOConfig, SPPOConfig
@@ -19,7 +20,7 @@ from interp_lib.cli import main
 from interp_lib.common.storage import read_json, read_tensors
 from interp_lib.runs.importing import find_scope, import_checkpoint, load_reference_weights, read_released_checkpoint
 
-REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "reference"
+REFERENCE = ROOT.parent / "shared" / "reference"
 needs_reference = pytest.mark.skipif(
     not (REFERENCE / "sppo_golden.npz").exists(),
     reason="the full reference data (13 MB) is not beside this checkout; test_golden.py checks the compact one",
