@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..common.errors import InterpError
-from ..envs.procgen import UNSEEN_NUM_LEVELS, ProcgenVec, first_unseen_level
+from ..envs.procgen import Levels, ProcgenVec
 
 
 class Returns(NamedTuple):
@@ -32,23 +32,15 @@ def evaluate_procgen(
     """
     from .sppo.play import play_episodes
 
-    with_levels = procgen_levels(agent.config, side)
-    env = ProcgenVec(agent.config.env, min(num_envs, max(episodes, 1)), seed=seed, **with_levels)
+    levels = {"train": Levels.seen, "unseen": Levels.unseen}.get(side)
+    if levels is None:
+        raise InterpError(f"unknown side '{side}'. Valid: train, unseen.")
+    env = ProcgenVec(agent.config.env, min(num_envs, max(episodes, 1)), levels(agent.config), seed=seed)
     try:
         played = play_episodes(agent, env, episodes, deterministic=deterministic, seed=seed)
     finally:
         env.close()
     return Returns(np.array([e.total for e in played]), np.array([len(e.actions) for e in played]))
-
-
-def procgen_levels(config: Any, side: str) -> dict[str, Any]:
-    """The level range of one side, as arguments of ProcgenVec, which ignores ``start_level`` without ``num_levels``."""
-    if side == "train":
-        return {"mode": config.distribution_mode, "num_levels": config.num_levels, "start_level": config.start_level}
-    if side == "unseen":
-        start = first_unseen_level(config.num_levels, config.start_level)
-        return {"mode": config.distribution_mode, "num_levels": UNSEEN_NUM_LEVELS, "start_level": start}
-    raise InterpError(f"unknown side '{side}'. Valid: train, unseen.")
 
 
 def evaluate_continuous(agent: Any, task: str, episodes: int, *, deterministic: bool = True, seed: int = 0) -> Returns:

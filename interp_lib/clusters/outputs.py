@@ -10,7 +10,6 @@ import pandas as pd
 
 from ..agents.learning_curve import read_progress
 from ..agents.registry import SEMANTIC_ALGORITHMS, agent_name
-from ..agents.returns import procgen_levels
 from ..agents.sppo.agents import PPO
 from ..agents.sppo.config import SPPOConfig
 from ..agents.sppo.play import Episode, play_episodes
@@ -19,7 +18,8 @@ from ..common.graphs import END, LEAST_PROBABILITY, LEAST_VISITS, draw_transitio
 from ..common.outputs import Outputs
 from ..common.tsne import tsne
 from ..envs.actions import ACTION_EFFECTS
-from ..envs.procgen import SCORE_RANGES, ProcgenVec, normalised
+from ..envs.games import GAMES
+from ..envs.procgen import Levels, ProcgenVec, normalised
 from ..runs.curves import draw_seeds, label_axes
 from ..runs.folder import Run
 from ..runs.published import published_seeds
@@ -57,7 +57,7 @@ def draw_learning_curves(env: str, runs: Sequence[Run], outputs: Outputs) -> Non
         label_axes(ax, "up to the end of the runs here" if end == last else "all that was published")
         ax.get_legend().set_visible(ax is axes[0, -1])
     mode = runs[0].config["hyperparameters"]["distribution_mode"]
-    low, high = SCORE_RANGES[mode][env]
+    low, high = GAMES[env].score_range(mode)
     score = (lambda r: normalised(r, env, mode), lambda x: low + x * (high - low))
     axes[0, -1].secondary_yaxis("right", functions=score).set_ylabel("normalised score")
     seeds = " and ".join(f"n = {s.shape[1]} {agent_name(a)}" for a, s in published.items())
@@ -276,8 +276,8 @@ def play_for_videos(
         env = ProcgenVec(
             agent.config.env,
             int(np.clip(wanted, 1, 32)),
+            Levels.unseen(agent.config),
             seed=seed + len(episodes),
-            **procgen_levels(agent.config, "unseen"),
         )
         try:
             episodes += play_episodes(agent, env, wanted, seed=seed + len(episodes))

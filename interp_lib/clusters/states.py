@@ -17,7 +17,6 @@ import numpy.typing as npt
 import pandas as pd
 from tqdm.auto import tqdm
 
-from ..agents.returns import procgen_levels
 from ..agents.sppo.agents import PPO
 from ..agents.sppo.config import MOST_CODES, SPPOConfig
 from ..agents.sppo.network import FEATURE_SIZE
@@ -27,7 +26,7 @@ from ..common.graphs import CUT, END
 from ..common.storage import atomic_write
 from ..envs.actions import NUM_ACTIONS
 from ..envs.names import PROCGEN_GAMES
-from ..envs.procgen import OBSERVATION_SHAPE, ProcgenVec
+from ..envs.procgen import OBSERVATION_SHAPE, Levels, ProcgenVec
 
 # Column → shape of a row and kind of its dtype.
 _SCHEMA: dict[str, tuple[tuple[int, ...], str]] = {
@@ -150,7 +149,7 @@ def collect_states(
         if problem is None:
             return states
         print(f"{path} {problem}: collecting again.", file=sys.stderr)
-    env = ProcgenVec(agent.config.env, num_envs, seed=seed, **procgen_levels(agent.config, "unseen"))
+    env = ProcgenVec(agent.config.env, num_envs, Levels.unseen(agent.config), seed=seed)
     rng = np.random.default_rng(seed)
     # Whole columns from the start: rows kept one by one lie between the network's buffers, whose room is then lost.
     columns: dict[str, np.ndarray] = {}

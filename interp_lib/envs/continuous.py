@@ -1,4 +1,4 @@
-"""The seven continuous-control tasks of the ProtoSAC paper, wrapped the way their agents see them."""
+"""The continuous tasks of the ProtoSAC paper (:mod:`.tasks`), wrapped the way their agents see them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import gymnasium as gym
@@ -18,7 +17,8 @@ from PIL import Image
 
 from ..common.errors import InterpError
 from ..common.surroundings import display_opens
-from .names import CONTINUOUS_TASKS, continuous_task
+from .names import continuous_task, task_info
+from .tasks import TASKS, TaskInfo
 
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import DummyVecEnv
@@ -27,126 +27,6 @@ _gl_problem = ""  # why MuJoCo had to be loaded without OpenGL
 _GL_FIX = (
     "Install a headless OpenGL (Debian and Ubuntu: apt-get install libegl1), or set MUJOCO_GL to one that works here."
 )
-
-
-@dataclass(frozen=True)
-class TaskInfo:
-    """What a reader wants to know about one task.
-
-    Attributes:
-        name: short name, e.g. ``"hopper"``.
-        gym_id: Gymnasium id.
-        action_names: what each action dimension drives.
-        observation_names: what each observation dimension measures; empty for images.
-        image: whether observations are images, (4, 64, 64) uint8: the last four frames, grey.
-        mujoco: whether the task runs in MuJoCo (its states can be restored and rendered again).
-        action_repeat: environment steps an action is held for.
-    """
-
-    name: str
-    gym_id: str
-    action_names: tuple[str, ...]
-    observation_names: tuple[str, ...]
-    image: bool = False
-    mujoco: bool = False
-    action_repeat: int = 1
-
-
-_PLANAR_ROOT_VELOCITY = ("forward velocity", "vertical velocity", "torso angular velocity")
-_CHEETAH_JOINTS = ("back thigh", "back shin", "back foot", "front thigh", "front shin", "front foot")
-_HOPPER_JOINTS = ("thigh", "leg", "foot")
-_HUMANOID_BODIES = (
-    "torso", "lower waist", "pelvis", "right thigh", "right shin", "right foot", "left thigh", "left shin", "left foot",
-    "right upper arm", "right lower arm", "left upper arm", "left lower arm",
-)  # fmt: skip
-_HUMANOID_LIMBS = (
-    "right hip x", "right hip z", "right hip y", "right knee", "left hip x", "left hip z", "left hip y", "left knee",
-    "right shoulder1", "right shoulder2", "right elbow", "left shoulder1", "left shoulder2", "left elbow",
-)  # fmt: skip
-# The model lists its motors with abdomen y first and its joints with abdomen z first.
-_HUMANOID_MOTORS = ("abdomen y", "abdomen z", "abdomen x", *_HUMANOID_LIMBS)
-_HUMANOID_JOINTS = ("abdomen z", "abdomen y", "abdomen x", *_HUMANOID_LIMBS)
-
-
-def _names(prefixes: tuple[str, ...], suffixes: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(f"{prefix} {suffix}" for prefix in prefixes for suffix in suffixes)
-
-
-def _humanoid_observations() -> tuple[str, ...]:
-    """The 348 entries of Humanoid-v5: qpos, qvel, cinert, cvel, qfrc_actuator, cfrc_ext (world body left out)."""
-    inertia = ("mass", "com x", "com y", "com z", "inertia xx", "inertia yy", "inertia zz", "inertia xy", "inertia xz",
-               "inertia yz")  # fmt: skip
-    axes = ("x", "y", "z")
-    spin_and_move = tuple(f"com angular velocity {a}" for a in axes) + tuple(f"com velocity {a}" for a in axes)
-    torque_and_force = tuple(f"contact torque {a}" for a in axes) + tuple(f"contact force {a}" for a in axes)
-    return (
-        ("torso height", "torso orientation w", "torso orientation x", "torso orientation y", "torso orientation z")
-        + _names(_HUMANOID_JOINTS, ("angle",))
-        + ("torso velocity x", "torso velocity y", "torso velocity z")
-        + ("torso angular velocity x", "torso angular velocity y", "torso angular velocity z")
-        + _names(_HUMANOID_JOINTS, ("angular velocity",))
-        + _names(_HUMANOID_BODIES, inertia)
-        + _names(_HUMANOID_BODIES, spin_and_move)
-        + _names(_HUMANOID_JOINTS, ("motor force",))
-        + _names(_HUMANOID_BODIES, torque_and_force)
-    )
-
-
-TASKS: dict[str, TaskInfo] = {
-    info.name: info
-    for info in (
-        TaskInfo("pendulum", "Pendulum-v1", ("torque",), ("cos angle", "sin angle", "angular velocity")),
-        TaskInfo(
-            "lunarlander",
-            "LunarLanderContinuous-v3",
-            ("main engine", "side engines"),
-            (
-                "x",
-                "y",
-                "velocity x",
-                "velocity y",
-                "angle",
-                "angular velocity",
-                "left leg contact",
-                "right leg contact",
-            ),
-        ),
-        TaskInfo("mountaincar", "MountainCarContinuous-v0", ("force",), ("position", "velocity")),
-        TaskInfo(
-            "halfcheetah",
-            "HalfCheetah-v5",
-            _names(_CHEETAH_JOINTS, ("torque",)),
-            ("torso height", "torso angle", *_names(_CHEETAH_JOINTS, ("angle",)))
-            + (*_PLANAR_ROOT_VELOCITY, *_names(_CHEETAH_JOINTS, ("angular velocity",))),
-            mujoco=True,
-        ),
-        TaskInfo(
-            "humanoid",
-            "Humanoid-v5",
-            _names(_HUMANOID_MOTORS, ("torque",)),
-            _humanoid_observations(),
-            mujoco=True,
-        ),
-        TaskInfo(
-            "hopper",
-            "Hopper-v5",
-            _names(_HOPPER_JOINTS, ("torque",)),
-            ("torso height", "torso angle", *_names(_HOPPER_JOINTS, ("angle",)))
-            + (*_PLANAR_ROOT_VELOCITY, *_names(_HOPPER_JOINTS, ("angular velocity",))),
-            mujoco=True,
-        ),
-        TaskInfo("carracing", "CarRacing-v3", ("steering", "gas", "brake"), (), image=True, action_repeat=4),
-    )
-}
-
-
-def task_info(name: str) -> TaskInfo:
-    """Return the description of a task given its short name, Gymnasium id or original number 0..6.
-
-    Raises:
-        InterpError: unknown name.
-    """
-    return TASKS[continuous_task(name)]
 
 
 def make_task(
@@ -173,7 +53,7 @@ def make_task(
         _load_mujoco(info)
         if render:
             options["width"], options["height"] = frame_size or (240, 240)
-            options["camera_id"] = 0  # "track": Gymnasium's own stays where it was first, and runners leave it
+            options["camera_id"] = info.camera  # Gymnasium's own stays where it was first, and runners leave it
     env = gym.make(info.gym_id, **options)
     if render:
         if info.mujoco:
@@ -217,8 +97,7 @@ def task_of(env: Any) -> str | None:
     """Return the short name of the task an environment (or VecEnv) was made from, or None for any other one."""
     env = env.envs[0] if hasattr(env, "envs") else env
     spec = getattr(env, "spec", None)
-    by_id = {gym_id: short for short, gym_id in CONTINUOUS_TASKS.items()}
-    return by_id.get(spec.id) if spec is not None else None
+    return next((task.name for task in TASKS.values() if spec is not None and task.gym_id == spec.id), None)
 
 
 def _load_mujoco(info: TaskInfo) -> None:

@@ -5,36 +5,18 @@ from __future__ import annotations
 import difflib
 
 from ..common.errors import InterpError
+from .games import GAMES
+from .tasks import TASKS, TaskInfo
 
-PROCGEN_GAMES: tuple[str, ...] = (
-    "bigfish", "bossfight", "caveflyer", "chaser", "climber", "coinrun", "dodgeball", "fruitbot",
-    "heist", "jumper", "leaper", "maze", "miner", "ninja", "plunder", "starpilot",
-)  # fmt: skip
-
-# Short name → Gymnasium id, in the order of the original project's numeric ``--environment 0..6``.
-CONTINUOUS_TASKS: dict[str, str] = {
-    "pendulum": "Pendulum-v1",
-    "lunarlander": "LunarLanderContinuous-v3",
-    "mountaincar": "MountainCarContinuous-v0",
-    "halfcheetah": "HalfCheetah-v5",
-    "humanoid": "Humanoid-v5",
-    "hopper": "Hopper-v5",
-    "carracing": "CarRacing-v3",
-}
-
-
+PROCGEN_GAMES: tuple[str, ...] = tuple(GAMES)
+# Short name → Gymnasium id, in the order of the original project's numbers.
+CONTINUOUS_TASKS: dict[str, str] = {name: task.gym_id for name, task in TASKS.items()}
 MOST_SEEDS = 2**31
-
-# As Procgen's authors write the names that capitals alone don't give.
-_GAME_TITLES = {
-    "coinrun": "CoinRun", "fruitbot": "FruitBot", "starpilot": "StarPilot", "caveflyer": "CaveFlyer",
-    "bigfish": "BigFish", "bossfight": "BossFight",
-}  # fmt: skip
 
 
 def game_title(game: str) -> str:
     """How a Procgen game is written for people, e.g. ``CoinRun``."""
-    return _GAME_TITLES.get(game, game.capitalize())
+    return GAMES[game].title if game in GAMES else game.capitalize()
 
 
 def procgen_game(name: str) -> str:
@@ -56,14 +38,15 @@ def continuous_task(name: str) -> str:
         InterpError: unknown name; the message lists the nearest valid ones.
     """
     key = name.strip().lower()
-    if key in CONTINUOUS_TASKS:
-        return key
-    if key in (numbers := [str(n) for n in range(len(CONTINUOUS_TASKS))]):
-        return list(CONTINUOUS_TASKS)[numbers.index(key)]
-    by_id = {gym_id.lower(): short for short, gym_id in CONTINUOUS_TASKS.items()}
-    if key in by_id:
-        return by_id[key]
-    raise InterpError(_unknown("continuous task", name, tuple(CONTINUOUS_TASKS)))
+    for number, task in enumerate(TASKS.values()):
+        if key in (task.name, task.gym_id.lower(), str(number)):
+            return task.name
+    raise InterpError(_unknown("continuous task", name, tuple(TASKS)))
+
+
+def task_info(name: str) -> TaskInfo:
+    """The record of a task, by any of its names; see :func:`continuous_task`."""
+    return TASKS[continuous_task(name)]
 
 
 def check_seed(seed: int | None) -> None:

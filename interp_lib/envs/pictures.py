@@ -19,25 +19,15 @@ from PIL import Image, ImageDraw
 from ..common.errors import InterpError
 from ..common.style import GRID, INK, cluster_color, picture_font
 from ..common.surroundings import display_opens
-from .continuous import make_task, task_info
+from .continuous import make_task
+from .names import task_info
 
-# (width, height), pixels, in the proportions of each task's own frames. MuJoCo renders in software, so small.
-_FRAME_SIZES = {"pendulum": (300, 300), "mountaincar": (360, 240), "lunarlander": (360, 240), "carracing": (360, 240)}
-_MUJOCO_FRAME_SIZE = (240, 240)
-# How many coordinates of qpos the observation leaves out: the absolute position along the track, or on the plane.
-_HIDDEN_POSITIONS = {"halfcheetah": 1, "hopper": 1, "humanoid": 2}
-# What speeds in captions are measured in, where that is no unit anybody knows.
-UNSCALED_SPEEDS = {
-    "lunarlander": "in the observation's units",
-    "mountaincar": "track units a step",
-}
-_PENDULUM_MARGIN = 0.21  # of its frames' width is always empty, on each side
 _MOST_BARS = 24  # Humanoid has 348 numbers; its posture comes first
 
 
 def frame_size(task: str) -> tuple[int, int]:
     """Width and height in pixels that a task's frames are shown at."""
-    return _FRAME_SIZES.get(task_info(task).name, _MUJOCO_FRAME_SIZE)
+    return task_info(task).frame_size
 
 
 class StateCamera:
@@ -51,21 +41,15 @@ class StateCamera:
         size: (width, height) of the frames in pixels; None: :func:`frame_size`.
 
     Raises:
-        InterpError: unknown task, or one whose states can't be restored (see :meth:`can_restore`).
+        InterpError: unknown task, or one whose states can't be restored.
     """
 
     def __init__(self, task: str, size: tuple[int, int] | None = None):
         self.info = task_info(task)
-        if not self.can_restore(task):
+        if self.info.restore is None:
             raise InterpError(f"{self.info.gym_id} can't be put into a given state. Replay an episode instead.")
         self.env = rendering_task(task, size)
         self.env.reset(seed=0)
-
-    @staticmethod
-    def can_restore(task: str) -> bool:
-        """Whether a task's simulator can be put into the state behind an observation."""
-        info = task_info(task)
-        return info.mujoco or info.name in ("pendulum", "mountaincar")
 
     def frame(self, observation: np.ndarray) -> np.ndarray:
         """The state behind ``observation`` (as the agent sees it) → uint8 (height, width, 3).
@@ -73,19 +57,8 @@ class StateCamera:
         Raises:
             InterpError: there is nothing to render with; the message says what to install.
         """
-        simulator, observation = self.env.unwrapped, np.asarray(observation, dtype=np.float64)
-        if self.info.name == "pendulum":
-            cos, sin, velocity = observation
-            simulator.state = np.array([np.arctan2(sin, cos), velocity])
-        elif self.info.name == "mountaincar":
-            simulator.state = observation
-        else:
-            hidden, (n_positions, n_velocities) = (
-                _HIDDEN_POSITIONS[self.info.name],
-                (simulator.model.nq, simulator.model.nv),
-            )
-            state = np.concatenate([np.zeros(hidden), observation])
-            simulator.set_state(state[:n_positions], state[n_positions : n_positions + n_velocities])
+        assert self.info.restore is not None
+        self.info.restore(self.env.unwrapped, np.asarray(observation, dtype=np.float64))
         return self.env.render()
 
     def close(self) -> None:
@@ -104,25 +77,26 @@ def rendering_task(task: str, size: tuple[int, int] | None = None) -> Any:
     if not display_opens():
         # Frames are drawn in memory; without this SDL looks for a display and complains on stderr.
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-    size = size or frame_size(task)
-    if task_info(task).name == "pendulum":
-        return _PendulumFrames(make_task(task, render=True), size)
+    info = task_info(task)
+    size = size or info.frame_size
+    if info.frame_margin:
+        return _PendulumFrames(make_task(task, render=True), size, info.frame_margin)
     return make_task(task, render=True, frame_size=size)
 
 
 class _PendulumFrames(gym.Wrapper):
-    """Pendulum without its empty margins, at ``size`` (width, height)."""
+    """Pendulum without its empty margins (shares of the width), at ``size`` (width, height)."""
 
-    def __init__(self, env: gym.Env, size: tuple[int, int]):
+    def __init__(self, env: gym.Env, size: tuple[int, int], margin: float):
         super().__init__(env)
-        self.size = size
+        self.size, self.margin = size, margin
 
     def render(self) -> np.ndarray:
         # Its arrow is the torque of the step before, and would be taken for the action that is explained.
         simulator: Any = self.unwrapped
         simulator.last_u = None
         frame = np.asarray(self.env.render())
-        margin = round(len(frame) * _PENDULUM_MARGIN)
+        margin = round(len(frame) * self.margin)
         middle = frame[margin:-margin, margin:-margin]
         return np.asarray(Image.fromarray(middle).resize(self.size, Image.Resampling.LANCZOS))
 
@@ -193,22 +167,9 @@ def _try_rendering(task: str) -> str:
 def state_caption(task: str, observation: np.ndarray) -> str:
     """The few numbers of a state that a still picture can't show, mostly speeds; empty for images."""
     info = task_info(task)
-    numbers = dict(zip(info.observation_names, np.asarray(observation, dtype=np.float64).ravel(), strict=False))
-    if info.name == "pendulum":
-        angle = np.degrees(np.arctan2(numbers["sin angle"], numbers["cos angle"]))
-        return f"{_signed(angle, 0)}°, {_signed(numbers['angular velocity'], 1)} rad/s"
-    if info.name == "mountaincar":
-        return f"speed {_signed(1000 * numbers['velocity'], 0)} · 10⁻³"
-    if info.name == "lunarlander":
-        return f"speed x {_signed(numbers['velocity x'], 2)}, y {_signed(numbers['velocity y'], 2)}"
-    if info.mujoco:
-        speed = numbers["forward velocity" if "forward velocity" in numbers else "torso velocity x"]
-        return f"forward {_signed(speed, 1)} m/s"
-    return ""
-
-
-def _signed(value: float, digits: int) -> str:
-    return f"{round(value, digits) + 0.0:+.{digits}f}"  # + 0.0: no "-0.0"
+    if info.caption is None:
+        return ""
+    return info.caption(dict(zip(info.observation_names, np.asarray(observation, np.float64).ravel(), strict=False)))
 
 
 def image_observation(observation: np.ndarray, side: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Vectorised Procgen: the 16 games, their level splits and score ranges.
+"""Vectorised Procgen: its environments, their level splits and normalised scores.
 
 A thin layer over ``ProcgenGym3Env`` (64 environments step in C++ threads) that returns plain arrays and can save and
 restore every environment exactly.
@@ -6,15 +6,17 @@ restore every environment exactly.
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
 from ..common.errors import InterpError
+from .games import GAMES, MODES
 from .names import MOST_SEEDS, procgen_game
 
 OBSERVATION_SHAPE = (64, 64, 3)
@@ -23,22 +25,37 @@ UNSEEN_LEVEL_OFFSET = 200_000
 UNSEEN_NUM_LEVELS = 100_000
 MOST_LEVELS = 2**31 - 1  # levels have 31 bits
 
-# (R_min, R_max) of the Procgen benchmark paper (Cobbe et al. 2020, appendix C): R_min is the return of an agent that
-# sees no observation, R_max the best possible or, where unknown, the best reached.
-SCORE_RANGES: dict[str, dict[str, tuple[float, float]]] = {
-    "easy": {
-        "coinrun": (5, 10), "starpilot": (2.5, 64), "caveflyer": (3.5, 12), "dodgeball": (1.5, 19),
-        "fruitbot": (-1.5, 32.4), "chaser": (0.5, 13), "miner": (1.5, 13), "jumper": (3, 10),
-        "leaper": (3, 10), "maze": (5, 10), "bigfish": (1, 40), "heist": (3.5, 10),
-        "climber": (2, 12.6), "plunder": (4.5, 30), "ninja": (3.5, 10), "bossfight": (0.5, 13),
-    },
-    "hard": {
-        "coinrun": (5, 10), "starpilot": (1.5, 35), "caveflyer": (2, 13.4), "dodgeball": (1.5, 19),
-        "fruitbot": (-0.5, 27.2), "chaser": (0.5, 14.2), "miner": (1.5, 20), "jumper": (1, 10),
-        "leaper": (1.5, 10), "maze": (4, 10), "bigfish": (0, 40), "heist": (2, 10),
-        "climber": (1, 12.6), "plunder": (3, 30), "ninja": (2, 10), "bossfight": (0.5, 13),
-    },
-}  # fmt: skip
+
+@dataclass(frozen=True)
+class Levels:
+    """Which levels of a game are drawn; each field is the option of Procgen, and of PPOConfig, of that name.
+
+    A setting that changes what all environments of a run are belongs here, once it is a field of PPOConfig as well.
+
+    Attributes:
+        distribution_mode: ``"easy"`` or ``"hard"``.
+        num_levels: size of the level set; 0 means all levels, and Procgen then ignores ``start_level``.
+        start_level: first level of the set.
+    """
+
+    distribution_mode: str = "easy"
+    num_levels: int = 0
+    start_level: int = 0
+
+    @classmethod
+    def seen(cls, config: Any) -> Levels:
+        """Those that an agent of this PPOConfig is trained on."""
+        return cls(**{option.name: getattr(config, option.name) for option in fields(cls)})
+
+    @classmethod
+    def unseen(cls, config: Any) -> Levels:
+        """100,000 levels that start 200,000 after the first training level, or after the last where there are more."""
+        start = first_unseen_level(config.num_levels, config.start_level)
+        return replace(cls.seen(config), num_levels=UNSEEN_NUM_LEVELS, start_level=start)
+
+    def only(self, level: int) -> Levels:
+        """One level of them."""
+        return replace(self, num_levels=1, start_level=level)
 
 
 def first_unseen_level(num_levels: int, start_level: int) -> int:
@@ -51,7 +68,7 @@ def first_unseen_level(num_levels: int, start_level: int) -> int:
 
 def best_score(game: str, mode: str) -> float:
     """The best score R_max of ``game`` in ``mode``, which the skill weight is relative to (methods 2.7)."""
-    return float(SCORE_RANGES[mode][game][1])
+    return float(GAMES[game].score_range(mode)[1])
 
 
 def normalised(returns: Any, game: str, mode: str = "easy") -> Any:
@@ -60,7 +77,7 @@ def normalised(returns: Any, game: str, mode: str = "easy") -> Any:
     Args:
         returns: a number, an array or a DataFrame; what comes back is of the same kind.
     """
-    low, high = SCORE_RANGES[mode][game]
+    low, high = GAMES[game].score_range(mode)
     return (returns - low) / (high - low)
 
 
@@ -85,9 +102,7 @@ class ProcgenVec:
     Args:
         game: one of the 16 names.
         num_envs: number of environments n.
-        mode: ``"easy"`` or ``"hard"``.
-        num_levels: size of the level set; 0 means all levels.
-        start_level: first level of the set.
+        levels: those that are drawn (default: all of the easy ones).
         seed: seeds which levels are drawn, and in which order.
         human_frames: also render 512 × 512 frames (about 40 times slower: replay chosen stretches only).
         num_threads: C++ stepping threads; 0 steps in the calling thread. Results don't depend on it.
@@ -100,29 +115,27 @@ class ProcgenVec:
         self,
         game: str,
         num_envs: int,
+        levels: Levels = Levels(),
         *,
-        mode: str = "easy",
-        num_levels: int = 0,
-        start_level: int = 0,
         seed: int = 0,
         human_frames: bool = False,
         num_threads: int = 0,
     ) -> None:
-        if mode not in SCORE_RANGES:
-            raise InterpError(f"unknown distribution mode '{mode}'. Valid modes: {', '.join(SCORE_RANGES)}.")
-        if num_envs < 1 or num_levels < 0 or start_level < 0:
+        if levels.distribution_mode not in MODES:
+            raise InterpError(
+                f"unknown distribution mode '{levels.distribution_mode}'. Valid modes: {', '.join(MODES)}."
+            )
+        if num_envs < 1 or levels.num_levels < 0 or levels.start_level < 0:
             raise InterpError("num_envs must be at least 1, num_levels and start_level at least 0.")
-        if start_level + num_levels > MOST_LEVELS:
-            raise InterpError(f"levels end at {MOST_LEVELS:,}, and these at {start_level + num_levels:,}. Begin lower.")
+        if (end := levels.start_level + levels.num_levels) > MOST_LEVELS:
+            raise InterpError(f"levels end at {MOST_LEVELS:,}, and these at {end:,}. Begin lower.")
         if seed < 0:
             raise InterpError(f"a seed is a whole number from 0 on, not {seed}.")
-        self.game, self.num_envs = procgen_game(game), num_envs
+        self.game, self.num_envs, self.levels = procgen_game(game), num_envs, levels
         self._env = _procgen_gym3_env()(
             num=num_envs,
             env_name=self.game,
-            distribution_mode=mode,
-            num_levels=num_levels,
-            start_level=start_level,
+            **asdict(levels),
             rand_seed=seed % MOST_SEEDS,  # one that others were derived from may be the last of them
             num_threads=num_threads,
             render_mode="rgb_array" if human_frames else None,
@@ -183,11 +196,13 @@ class ProcgenGroups:
         **options: see :class:`ProcgenVec`.
     """
 
-    def __init__(self, game: str, num_envs: int, *, groups: int = 1, seed: int = 0, **options: Any) -> None:
+    def __init__(
+        self, game: str, num_envs: int, levels: Levels = Levels(), *, groups: int = 1, seed: int = 0, **options: Any
+    ) -> None:
         if num_envs % groups:
             raise InterpError(f"{num_envs} environments can't be stepped in {groups} equal groups.")
         each = num_envs // groups
-        self.groups = [ProcgenVec(game, each, seed=seed + 5_000 * i, **options) for i in range(groups)]
+        self.groups = [ProcgenVec(game, each, levels, seed=seed + 5_000 * i, **options) for i in range(groups)]
         self.rows = [slice(i * each, (i + 1) * each) for i in range(groups)]
 
     @property
@@ -210,16 +225,16 @@ class ProcgenGroups:
             group.close()
 
 
-def can_restore(game: str, mode: str, states: Sequence[bytes]) -> bool:
+def can_restore(game: str, levels: Levels, states: Sequence[bytes]) -> bool:
     """Whether Procgen can restore ``states``, tried in another process: what it can't read makes it abort."""
     code = (
-        "import sys; from interp_lib.envs.procgen import ProcgenVec; game, mode, sizes = sys.argv[1:4];"
-        "env = ProcgenVec(game, sizes.count(',') + 1, mode=mode);"
+        "import json, sys; from interp_lib.envs.procgen import Levels, ProcgenVec; game, levels, sizes = sys.argv[1:4];"
+        "env = ProcgenVec(game, sizes.count(',') + 1, Levels(**json.loads(levels)));"
         "env.set_state([sys.stdin.buffer.read(int(size)) for size in sizes.split(',')]);"
         "import numpy; env.step(numpy.zeros(env.num_envs, int)); print('restored')"
     )
     sizes = ",".join(str(len(state)) for state in states)
-    command = [sys.executable, "-c", code, game, mode, sizes]
+    command = [sys.executable, "-c", code, game, json.dumps(asdict(levels)), sizes]
     done = subprocess.run(command, input=b"".join(states), capture_output=True)
     return done.returncode == 0 and done.stdout.endswith(b"restored\n")
 

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..envs.continuous import task_info
+from ..envs.names import task_info
 from ..envs.pictures import (
-    UNSCALED_SPEEDS,
     StateCamera,
     draw_states,
     frame_size,
@@ -95,7 +94,7 @@ def picture_states(
     if task_info(task).image:
         seen = [traces[state.episode].observations[state.step] for state in states]
         return np.stack([image_observation(observation, min(size or frame_size(task))) for observation in seen])
-    if StateCamera.can_restore(task) and not rendering_problem(task):
+    if task_info(task).restore and not rendering_problem(task):
         return restored_frames(task, [traces[state.episode].observations[state.step] for state in states], size=size)
     pictures: dict[tuple[int, int], np.ndarray] = {}
     for episode in sorted({state.episode for state in states}):
@@ -154,7 +153,7 @@ def prototype_pictures(
     elif problem:
         how, reference = "drawn", np.concatenate([trace.observations for trace in traces])
         frames = draw_states(task, observations, reference, size)
-    elif StateCamera.can_restore(task):
+    elif info.restore:
         how, frames = "restored", restored_frames(task, observations, size=size)
     else:
         how, why = "nearest", "the simulator can't be put into a given state"
@@ -174,7 +173,7 @@ def prototype_pictures(
         else "",
     }
     captions = tuple(state_caption(task, observation) for observation in observations)
-    sentences = (note[how], f"Speeds are {UNSCALED_SPEEDS[task]}." if task in UNSCALED_SPEEDS else "")
+    sentences = (note[how], f"Speeds are {info.speeds}." if info.speeds else "")
     return PrototypePictures(frames, how, " ".join(filter(None, sentences)), captions, problem)
 
 
@@ -187,19 +186,14 @@ class StateMap(NamedTuple):
 
 
 def state_map(agent: ProtoSAC, traces: Sequence[EpisodeTrace]) -> StateMap:
-    """A flat map of all visited states: angle and angular velocity for Pendulum, position and velocity for
-    MountainCar, for the others the first two principal components of the latent states.
+    """A flat map of all visited states: the task's own two axes where it has some (``flat_map`` of its
+    record), for the others the first two principal components of the latent states.
     """
     task, prototypes = traces[0].task, agent.prototypes
     observations = np.concatenate([trace.observations for trace in traces])
-    if task == "pendulum" and prototypes.observations is not None:
-        visited, stood_for = (
-            np.stack([np.degrees(np.arctan2(o[:, 1], o[:, 0])), o[:, 2]], 1)
-            for o in (observations, prototypes.observations)
-        )
-        return StateMap(visited, stood_for, ("angle from upright (degrees)", "angular velocity (rad/s)"))
-    if task == "mountaincar" and prototypes.observations is not None:
-        return StateMap(observations, prototypes.observations, ("position", "velocity (a step)"))
+    flat = task_info(task).flat_map
+    if flat is not None and prototypes.observations is not None:
+        return StateMap(flat.project(observations), flat.project(prototypes.observations), flat.labels)
     latents = agent.encode(observations)
     center = latents.mean(0)
     _, lengths, directions = np.linalg.svd(latents - center, full_matrices=False)

@@ -21,6 +21,7 @@ from interp_lib.clusters.transitions import collapse, dwell_table, transition_ta
 from interp_lib.common.graphs import END, spread_out
 from interp_lib.common.outputs import Outputs
 from interp_lib.common.statistics import Interval, columns, ratio_interval, readable
+from interp_lib.envs.procgen import Levels
 from interp_lib.runs.curves import draw_seeds, smooth
 
 
@@ -176,7 +177,7 @@ def episode(total, codes):
     codes = np.array(codes, np.int8)
     rewards = np.zeros(len(codes), np.float32)
     rewards[-1] = total
-    return Episode("ninja", "easy", 200_000, np.zeros(len(codes), np.int8), rewards, codes)
+    return Episode("ninja", Levels("easy"), 200_000, np.zeros(len(codes), np.int8), rewards, codes)
 
 
 def test_sequences_are_read_without_repeats_and_by_success():

@@ -5,23 +5,24 @@ import pytest
 
 from interp_lib import InterpError
 from interp_lib.envs.actions import ACTION_NAMES, NUM_ACTIONS
+from interp_lib.envs.games import GAMES
 from interp_lib.envs.names import PROCGEN_GAMES, continuous_task, procgen_game
-from interp_lib.envs.procgen import SCORE_RANGES, ProcgenVec
+from interp_lib.envs.procgen import Levels, ProcgenVec
 
 
 @pytest.mark.parametrize("game", PROCGEN_GAMES)
 def test_every_game_steps_in_both_modes(game):
     for mode in ("easy", "hard"):
-        env = ProcgenVec(game, 2, mode=mode)
+        env = ProcgenVec(game, 2, Levels(mode))
         step = env.step(np.zeros(2, dtype=np.int64))
         assert step.obs.shape == (2, 64, 64, 3) and step.obs.dtype == np.uint8 and step.obs.max() > 0
-        low, high = SCORE_RANGES[mode][game]
+        low, high = GAMES[game].score_range(mode)
         assert low < high
         env.close()
 
 
 def test_levels_come_from_the_range_asked_for():
-    env = ProcgenVec("coinrun", 16, num_levels=3, start_level=100)
+    env = ProcgenVec("coinrun", 16, Levels(num_levels=3, start_level=100))
     rng = np.random.default_rng(0)
     seen = set(env.level_seeds)
     for _ in range(300):
@@ -63,6 +64,6 @@ def test_names():
 
 def test_bad_arguments():
     with pytest.raises(InterpError, match="easy, hard"):
-        ProcgenVec("ninja", 1, mode="medium")
+        ProcgenVec("ninja", 1, Levels("medium"))
     with pytest.raises(InterpError, match="num_envs"):
         ProcgenVec("ninja", 0)

@@ -16,6 +16,7 @@ from interp_lib.common.errors import InterpError
 from interp_lib.common.labels import covered, spread_labels
 from interp_lib.common.outputs import Outputs, saved_outputs
 from interp_lib.envs.continuous import make_task, make_task_vec
+from interp_lib.envs.names import task_info
 from interp_lib.envs.pictures import (
     StateCamera,
     frame_size,
@@ -250,7 +251,7 @@ def test_mujoco_states_are_restored_up_to_the_hidden_position():
 def test_box2d_states_cannot_be_restored():
     with pytest.raises(InterpError, match="can't be put into a given state"):
         StateCamera("lunarlander")
-    assert StateCamera.can_restore("humanoid") and not StateCamera.can_restore("carracing")
+    assert task_info("humanoid").restore and not task_info("carracing").restore
 
 
 @pytest.mark.parametrize("chosen", ["glfw", "none-such"])  # no display; MuJoCo refuses to be imported with this one

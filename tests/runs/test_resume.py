@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from interp_lib import InterpError, load_agent
-from interp_lib.agents.returns import procgen_levels
 from interp_lib.agents.sppo.agents import SPPO, TRAINING_STATE
 from interp_lib.agents.sppo.config import PPOConfig
 from interp_lib.cli import main
 from interp_lib.common.storage import read_json
+from interp_lib.envs.procgen import Levels
 
 
 @pytest.fixture()
@@ -93,7 +93,7 @@ def test_seeds_out_of_range_are_refused_before_anything_runs(seed, command, tmp_
 
 def test_unseen_levels_start_past_those_of_training():
     for levels, start, first in ((0, 0, 200_000), (200_000, 0, 200_000), (300_000, 0, 300_000), (500, 7, 200_007)):
-        assert procgen_levels(PPOConfig(num_levels=levels, start_level=start), "unseen")["start_level"] == first
+        assert Levels.unseen(PPOConfig(num_levels=levels, start_level=start)).start_level == first
     with pytest.raises(InterpError, match="leave no unseen levels"):
         PPOConfig(start_level=2147400000)
 

@@ -7,8 +7,9 @@ from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
 from ...common.errors import InterpError
+from ...envs.games import MODES
 from ...envs.names import check_seed, procgen_game
-from ...envs.procgen import MOST_LEVELS, SCORE_RANGES, UNSEEN_NUM_LEVELS, first_unseen_level
+from ...envs.procgen import MOST_LEVELS, UNSEEN_NUM_LEVELS, first_unseen_level
 
 MOST_CODES = 1024
 _MOST = {"num_envs": 2**14, "num_steps": 2**16, "num_epochs": 1000}
@@ -54,10 +55,8 @@ class PPOConfig:
         self._check_types()
         object.__setattr__(self, "env", procgen_game(self.env))
         check_seed(self.seed)
-        if self.distribution_mode not in SCORE_RANGES:
-            raise InterpError(
-                f"unknown distribution mode '{self.distribution_mode}'. Valid: {', '.join(SCORE_RANGES)}."
-            )
+        if self.distribution_mode not in MODES:
+            raise InterpError(f"unknown distribution mode '{self.distribution_mode}'. Valid: {', '.join(MODES)}.")
         if self.precision not in ("auto", "bf16", "fp32"):
             raise InterpError(f"unknown precision '{self.precision}'. Valid: auto, bf16, fp32.")
         for name in ("num_envs", "num_steps", "num_minibatches", "num_epochs"):

@@ -16,7 +16,7 @@ import numpy as np
 
 from ...common.errors import InterpError
 from ...envs.actions import NUM_ACTIONS
-from ...envs.procgen import ProcgenVec
+from ...envs.procgen import Levels, ProcgenVec
 from .agents import PPO, Embedding
 from .config import PPOConfig
 
@@ -79,7 +79,7 @@ class Episode:
     """One finished episode; T is its number of actions."""
 
     game: str
-    mode: str
+    levels: Levels
     level: int
     actions: np.ndarray  # int8 (T,)
     rewards: np.ndarray  # float32 (T,)
@@ -164,7 +164,6 @@ def play_episodes(
     quota[: num_episodes % env.num_envs] += 1
     current: list[list[tuple]] = [[] for _ in range(env.num_envs)]
     episodes: list[list[Episode]] = [[] for _ in range(env.num_envs)]
-    mode = agent.config.distribution_mode
     active = quota > 0
     transitions = play(agent, env, deterministic=deterministic, seed=seed, active=active)
     for step in transitions:
@@ -176,7 +175,7 @@ def play_episodes(
                 episodes[i].append(
                     Episode(
                         env.game,
-                        mode,
+                        env.levels,
                         int(step.level[i]),
                         actions.astype(np.int8),
                         rewards.astype(np.float32),
@@ -199,9 +198,9 @@ def replay_frames(episode: Episode, steps: Collection[int] | None = None) -> Ite
     wanted = set(range(len(episode.actions))) if steps is None else set(steps)
     if not wanted:
         return
-    level: dict[str, Any] = {"mode": episode.mode, "num_levels": 1, "start_level": episode.level}
-    env = ProcgenVec(episode.game, 1, **level)
-    camera = ProcgenVec(episode.game, 1, **level, human_frames=True)  # draws every step it takes, so it takes few
+    level = episode.levels.only(episode.level)
+    env = ProcgenVec(episode.game, 1, level)
+    camera = ProcgenVec(episode.game, 1, level, human_frames=True)  # draws every step it takes, so it takes few
     shown = None
     try:
         for t in range(max(wanted) + 1):

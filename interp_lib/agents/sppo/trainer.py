@@ -13,7 +13,7 @@ import torch
 
 from ...common.errors import InterpError
 from ...envs.names import MOST_SEEDS
-from ...envs.procgen import OBSERVATION_SHAPE, ProcgenGroups, best_score, can_restore
+from ...envs.procgen import OBSERVATION_SHAPE, Levels, ProcgenGroups, best_score, can_restore
 from .config import PPOConfig, SPPOConfig, changeable
 from .network import ActorCritic
 from .parallel import find_workers
@@ -90,11 +90,9 @@ class Trainer:
         return ProcgenGroups(
             cfg.env,
             self.num_envs,
+            Levels.seen(cfg),
             groups=self._env_groups,
             num_threads=self._env_threads,
-            mode=cfg.distribution_mode,
-            num_levels=cfg.num_levels,
-            start_level=cfg.start_level,
             seed=seed,
         )
 
@@ -257,7 +255,7 @@ class Trainer:
         if any(getattr(config, f.name) != getattr(self.config, f.name) for f in fields(config) if not changeable(f)):
             raise ValueError("it is of a run with other hyper-parameters")
         own_states = [part.numpy().tobytes() for part in state["env"][self.own_envs]]
-        if not sealed and not can_restore(self.config.env, self.config.distribution_mode, own_states):
+        if not sealed and not can_restore(self.config.env, Levels.seen(self.config), own_states):
             raise ValueError("Procgen can't restore its environments")
         self.network.load_state_dict(state["network"])
         self.updater.optimizer.load_state_dict(state["optimizer"])

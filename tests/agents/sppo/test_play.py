@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from interp_lib import SPPO, InterpError, load_agent
-from interp_lib.agents.returns import UNSEEN_NUM_LEVELS, evaluate_procgen, procgen_levels
+from interp_lib.agents.returns import evaluate_procgen
 from interp_lib.agents.sppo.play import (
     Episode,
     UniformAgent,
@@ -32,7 +32,7 @@ from interp_lib.clusters.study import action_table, cluster_table, mean_images, 
 from interp_lib.common.graphs import CUT, END
 from interp_lib.common.statistics import bootstrap_mean
 from interp_lib.common.tsne import tsne
-from interp_lib.envs.procgen import ProcgenVec
+from interp_lib.envs.procgen import UNSEEN_NUM_LEVELS, Levels, ProcgenVec
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def states(agent, tmp_path_factory):
 
 
 def test_episodes_are_whole_and_shared_evenly_between_environments(agent):
-    env = ProcgenVec("fruitbot", 3, num_levels=50, seed=1)
+    env = ProcgenVec("fruitbot", 3, Levels(num_levels=50), seed=1)
     episodes = play_episodes(agent, env, 7, seed=0)
     assert len(episodes) == 7
     for episode in episodes:
@@ -66,14 +66,14 @@ def test_without_dice_frames_are_remembered_and_looked_at_once(agent, monkeypatc
         for remembered, anew in zip(memory.embed(frames[rows]), embed(frames[rows]), strict=True):
             np.testing.assert_allclose(remembered, anew, atol=1e-5)
     assert looked == [2, 1, 4, 1]
-    env = ProcgenVec("fruitbot", 2, num_levels=50, seed=1)
+    env = ProcgenVec("fruitbot", 2, Levels(num_levels=50), seed=1)
     step = next(play(agent, env, deterministic=True))
     np.testing.assert_array_equal(step.action, embed(step.obs).logits.argmax(1))
 
 
 def test_a_replay_from_level_and_actions_shows_what_the_agent_saw(agent):
     """In the middle of a vectorised run: the observations of replayed episodes are byte-identical."""
-    env = ProcgenVec("fruitbot", 4, num_levels=1000, start_level=200_000, seed=9)
+    env = ProcgenVec("fruitbot", 4, Levels(num_levels=1000, start_level=200_000), seed=9)
     seen, current = [], [[] for _ in range(4)]
     for t, step in enumerate(play(agent, env, seed=0)):
         for i in range(4):
@@ -86,7 +86,7 @@ def test_a_replay_from_level_and_actions_shows_what_the_agent_saw(agent):
     assert len(seen) >= 6
     for episode in seen[:6]:
         level = int(episode[0][0])
-        again = ProcgenVec("fruitbot", 1, num_levels=1, start_level=level)
+        again = ProcgenVec("fruitbot", 1, Levels().only(level))
         for _, action, obs in episode:
             np.testing.assert_array_equal(again.observation[0], obs)
             again.step(np.array([action]))
@@ -95,8 +95,7 @@ def test_a_replay_from_level_and_actions_shows_what_the_agent_saw(agent):
 def test_replayed_frames_are_those_asked_for(agent):
     episode = play_episodes(agent, ProcgenVec("fruitbot", 1, seed=1), 1)[0]
     everything = dict(replay_frames(episode))
-    level = {"num_levels": 1, "start_level": episode.level}
-    plain = ProcgenVec("fruitbot", 1, **level, human_frames=True)  # drawn at every step
+    plain = ProcgenVec("fruitbot", 1, Levels().only(episode.level), human_frames=True)  # drawn at every step
     for t, action in enumerate(episode.actions):
         np.testing.assert_array_equal(everything[t], plain.frames[0])
         plain.step(action[None])
@@ -114,12 +113,12 @@ def test_actions_are_sampled_from_the_softmax():
 
 
 def test_evaluation_uses_the_levels_of_its_side(agent):
-    assert procgen_levels(agent.config, "unseen")["start_level"] == 200_000
-    assert procgen_levels(agent.config, "unseen")["num_levels"] == UNSEEN_NUM_LEVELS
+    assert Levels.unseen(agent.config).start_level == 200_000
+    assert Levels.unseen(agent.config).num_levels == UNSEEN_NUM_LEVELS
     few = dataclasses.replace(agent.config, num_levels=10, start_level=7)
-    assert procgen_levels(few, "train") == {"mode": "easy", "num_levels": 10, "start_level": 7}
+    assert Levels.seen(few) == Levels("easy", num_levels=10, start_level=7)
     with pytest.raises(InterpError, match="train, unseen"):
-        procgen_levels(few, "test")
+        evaluate_procgen(agent, 1, side="test")
     returns = evaluate_procgen(UniformAgent(agent.config), 12, seed=1)
     assert returns.returns.shape == (12,) and (returns.lengths > 0).all()
     assert (returns.returns == returns.returns.round()).all()  # FruitBot pays in whole points
@@ -262,7 +261,7 @@ def episode(total, codes):
     codes = np.array(codes, np.int8)
     rewards = np.zeros(len(codes), np.float32)
     rewards[-1] = total
-    return Episode("ninja", "easy", 200_000, np.zeros(len(codes), np.int8), rewards, codes)
+    return Episode("ninja", Levels("easy"), 200_000, np.zeros(len(codes), np.int8), rewards, codes)
 
 
 def test_stretches_come_from_good_episodes_and_have_the_right_length():
