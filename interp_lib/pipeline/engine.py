@@ -42,21 +42,13 @@ def pending_jobs(figures: Path, *, forced: Sequence[str] = ()) -> list[Pending]:
     """
     from snakemake.api import SnakemakeApi
     from snakemake.exceptions import print_exception
-    from snakemake.settings.types import (
-        DAGSettings,
-        ExecutionSettings,
-        OutputSettings,
-        Quietness,
-        ResourceSettings,
-    )
+    from snakemake.settings.types import DAGSettings, ExecutionSettings, OutputSettings, Quietness, ResourceSettings
 
-    collector = _Collector()
+    announced = _Announced()
     logger = logging.getLogger("snakemake.logging")
     try:
         with _back_where_we_were(), SnakemakeApi(OutputSettings(dryrun=True, quiet={Quietness.ALL})) as api:
-            for handler in list(logger.handlers):
-                logger.removeHandler(handler)
-            logger.addHandler(collector)
+            logger.handlers[:] = [announced]
             workflow = api.workflow(resource_settings=ResourceSettings(cores=1), snakefile=SNAKEFILE, workdir=figures)
             dag = workflow.dag(
                 DAGSettings(forcerun=frozenset(forced), force_incomplete=True, max_checksum_file_size=_CHECKSUM_BYTES)
@@ -66,23 +58,24 @@ def pending_jobs(figures: Path, *, forced: Sequence[str] = ()) -> list[Pending]:
         print_exception(error)
         raise InterpError(f"the pipeline can't be planned: {' '.join(str(error).split())[:300]}") from error
     finally:
-        logger.removeHandler(collector)
-    return collector.jobs
+        logger.removeHandler(announced)
+    return announced.jobs
 
 
-class _Collector(logging.Handler):
-    """Keeps the jobs that a dry run announces."""
+class _Announced(logging.Handler):
+    """Keeps the jobs that a dry run announces, each an event with the job's own attributes (Snakemake's interface for
+    plugins that log)."""
 
     def __init__(self) -> None:
         super().__init__()
         self.jobs: list[Pending] = []
 
-    def emit(self, record: Any) -> None:  # Snakemake adds attributes of its own
-        if str(getattr(record, "event", "")).rpartition(".")[2].lower() != "job_info" or record.rule_name == "all":
-            return
-        wildcards = dict(record.wildcards or {})
-        name = next(iter(wildcards.values()), "")
-        self.jobs.append(Pending(record.rule_name, name, _plain(record.reason)))
+    def emit(self, record: Any) -> None:
+        from snakemake_interface_logger_plugins.common import LogEvent
+
+        if getattr(record, "event", None) == LogEvent.JOB_INFO and record.rule_name != "all":
+            name = next(iter((record.wildcards or {}).values()), "")
+            self.jobs.append(Pending(record.rule_name, name, _plain(record.reason)))
 
 
 def _plain(reason: str) -> str:
@@ -134,15 +127,8 @@ def execute(
         Snakemake's exit code, and whether it was stopped by Ctrl-C or another signal. Nothing is left running then.
     """
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(figures)]
-    command += [
-        "--keep-going",
-        "--nolock",
-        "--rerun-incomplete",
-        "--workflow-profile",
-        "none",
-        "--max-checksum-file-size",
-        str(_CHECKSUM_BYTES),
-    ]
+    command += ["--keep-going", "--nolock", "--rerun-incomplete", "--workflow-profile", "none"]
+    command += ["--max-checksum-file-size", str(_CHECKSUM_BYTES)]
     if executor:
         command += ["--executor", executor, "--jobs", str(jobs), "--latency-wait", "60"]
     else:

@@ -5,7 +5,6 @@ A job that succeeds leaves its output, for most kinds a stamp: what it made, fro
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import logging
 import os
@@ -21,26 +20,24 @@ from ..common.processes import end_with_parent, ending_orderly
 from ..common.storage import write_json
 from ..common.surroundings import settle
 from .plan import PLAN, Plan
-from .progress import watch
+from .progress import Watcher
 from .runner import NotebookError, NotebookResult, run_notebook
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Do one job; the exit code says whether it succeeded, and why not is one line on stderr."""
-    parser = argparse.ArgumentParser(prog="interp_lib.pipeline.jobs")
-    parser.add_argument("parent", type=int, help="process id of what started this; the job ends with it")
-    parser.add_argument("kind", choices=tuple(JOBS))
-    parser.add_argument("name")
-    parser.add_argument("output", type=Path)
-    args = parser.parse_args(argv)
+def main() -> int:
+    """Do one job; the exit code says whether it succeeded, and why not is one line on stderr.
+
+    PARENT is the id of the process that started this: the job ends with it.
+    """
+    parent, kind, name, output = sys.argv[1:]
     settle()
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # a kernel that is stopped leaves it with tracebacks
-    end_with_parent(args.parent)  # a killed Snakemake must leave nothing that writes beside its next
+    end_with_parent(int(parent))  # a killed Snakemake must leave nothing that writes beside its next
     with ending_orderly() as ending:
         try:
-            JOBS[args.kind](Plan.read(PLAN), args.name, args.output)
+            JOBS[kind](Plan.read(PLAN), name, Path(output))
         except InterpError as error:
-            print(f"{args.name}: {error}", file=sys.stderr)
+            print(f"{name}: {error}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
             return ending.status
@@ -53,9 +50,7 @@ def train_job(plan: Plan, name: str, output: Path) -> None:
 
     run = plan.training(name)
     with _timed(name) as timer:
-        trained = train_fresh(
-            plan.runs, plan.settings.profile, run.algorithm, run.env, run.seed, progress=_shows_bars()
-        )
+        trained = train_fresh(plan.runs, plan.profile, run.algorithm, run.env, run.seed, progress=_shows_bars())
     _leave(output, timer, run=trained.name, timesteps=trained.timesteps)
 
 
@@ -88,7 +83,7 @@ def notebook_job(plan: Plan, name: str, output: Path) -> None:
     runs = {run.name: run.folder for output in outputs for run in output.runs}
     hidden = sorted(run for run in runs if not plan.may_use(name, run))
     if hidden:
-        raise InterpError(f"it showed {', '.join(hidden)}, which USES in interp_lib/pipeline/plan.py does not name.")
+        raise InterpError(f"it showed {', '.join(hidden)}, which its metadata (interp: runs) do not name.")
     files = {f"{name}/{file}": digest for output in outputs for file, digest in output.files.items()}
     digests = {run: _digest(plan.figures / folder) if folder else None for run, folder in sorted(runs.items())}
     _leave(output, result.seconds, parameters=plan.shown_parameters(name), runs=digests, files=files)
@@ -151,26 +146,21 @@ def refresh(plan: Plan, stem: str) -> NotebookResult:
     clear_outputs(plan.figures, stem)
     for stale in (executed, executed.with_suffix(".html"), executed.with_suffix(".result.json")):
         stale.unlink(missing_ok=True)
-    with watch(stem, bars=_shows_bars()) as watcher:
+    with Watcher(stem, bars=_shows_bars()) as watcher:
+        # Should this process be killed, the report mustn't take what is there by then for everything.
+        _record(NotebookResult(stem, "stopped", 0.0, NotebookError("Interrupted", "it did not finish"), executed))
         try:
             parameters = plan.parameters(stem)
         except InterpError as problem:
             result = NotebookResult(stem, "failed", 0.0, NotebookError("InterpError", str(problem)), executed)
         else:
-            # Should this process be killed, the report mustn't take what is there by then for everything.
-            error = NotebookError("Interrupted", "it did not finish")
-            _record(NotebookResult(stem, "stopped", 0.0, error, executed))
             result = run_notebook(plan.notebook(stem), executed, parameters, on_cell=watcher.cell)
         if executed.is_file():
             export_html(executed)
         _record(result)
-        watcher.finish(outcome(result))
+        failure = f": {result.error}" if result.error else ""
+        watcher.finish(f"{result.status} in {duration(result.seconds)}{failure}")
     return result
-
-
-def outcome(result: NotebookResult) -> str:
-    """How a notebook went, in a line."""
-    return f"{result.status} in {duration(result.seconds)}" + (f": {result.error}" if result.error else "")
 
 
 def duration(seconds: float) -> str:

@@ -4,140 +4,110 @@
                                                                        ↘ explorers ↗
 
 Every target leaves a stamp, figures/.pipeline/<kind>/<name>.json, which Snakemake compares with the target's inputs
-and parameters. A plan is made from its settings alone, so that a job on another machine makes the same one.
+and parameters. A plan is made from what the user asked for alone, so that a job on another machine makes the same one.
 """
 
 from __future__ import annotations
 
 import contextlib
-import difflib
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..agents.registry import SEMANTIC_ALGORITHMS
+from ..agents.registry import ALGORITHMS
 from ..common.errors import InterpError
 from ..common.storage import read_json, write_json
 from ..envs.names import CONTINUOUS_TASKS, PROCGEN_GAMES, continuous_task, procgen_game
-from ..runs.folder import Run, find_run, find_runs
+from ..runs.folder import Run, find_run, find_runs, read_run
 from .imports import PACKAGE, dependencies
-from .runner import declared_parameters
-from .workbench import PROFILES, fresh_run_dir, fresh_steps, states_file
+from .notebooks import (
+    canonical_environment,
+    declared_needs,
+    declared_parameters,
+    environment_parameters,
+    numbered_notebooks,
+    select_notebooks,
+    takes_environment,
+)
+from .workbench import PROFILES, Target, fresh_run_dir, fresh_steps, states_file
 
 SOURCES = ("pretrained", "fresh")
 STAMPS = ".pipeline"
 PLAN = f"{STAMPS}/plan.json"
-_NO_RUN = (InterpError, ValueError, KeyError, StopIteration)  # no such run: the notebook that wants it says so
+_NO_RUN = (InterpError, ValueError, KeyError)  # no such run: the notebook that wants it says so
 
 
-class Use(NamedTuple):
-    """Runs a notebook shows: these algorithms on the environment its parameter ``env`` names.
-
-    ``seed`` is a parameter's name or a number. It matters to fresh runs; of released ones every seed may be shown.
-    """
-
-    algorithms: tuple[str, ...]
-    env: str
-    seed: str | int
-
-
-_PROCGEN, _CONTINUOUS = ("ppo", "sppo"), ("sac", "protosac")
-# Stated here, and checked against what each output says it was made from (jobs.run_notebook_job).
-USES: dict[str, tuple[Use, ...]] = {
-    "01_train": (Use(_PROCGEN, "env", "seed"), Use(_CONTINUOUS, "task", 0)),
-    "02_evaluate_generalization": (Use(_PROCGEN, "env", "seed"), Use(_CONTINUOUS, "task", 0)),
-    "03_embed_and_cluster": (Use(_PROCGEN, "env", "seed"),),
-    "04_prototype_visualization": (Use(_CONTINUOUS, "task", "seed"), Use(("sppo",), "game", 2021)),
-}
-COMPARES_ALL = frozenset({"02_evaluate_generalization"})  # of released runs, besides its own
-PROTOTYPES_OF = frozenset({"04_prototype_visualization"})  # whose ProtoSAC run gets a page to explore
-STATES_OF = {"03_embed_and_cluster": "env", "04_prototype_visualization": "game"}  # whose SPPO run is collected from
-
-
-class FreshRun(NamedTuple):
-    """A run that ``--source fresh`` trains."""
+class Shown(NamedTuple):
+    """A run that a notebook shows, and whether what it explains is collected and gets a page."""
 
     algorithm: str
     env: str
     seed: int
-    steps: int
-
-    @property
-    def name(self) -> str:
-        """Name of the run folder."""
-        return f"{self.algorithm}-{self.env}-s{self.seed}"
+    explored: bool
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What the user asked for. Folders are absolute; ``only`` holds the stems of the chosen notebooks."""
+class Plan:
+    """What the user asked for, and the targets and inputs that follow from it.
+
+    Folders are absolute; ``only`` holds the stems of the chosen notebooks.
+    """
 
     profile: str
     source: str
     env: str | None
     only: tuple[str, ...]
-    figures: str
-    notebooks: str
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Targets and inputs that follow from ``settings``."""
-
-    settings: Settings
-    _declared: dict[str, dict[str, Any]] = field(default_factory=dict, compare=False, repr=False)
+    figures: Path
+    notebooks: Path
 
     @classmethod
     def read(cls, path: Path | str) -> Plan:
-        """Read the settings that :meth:`write` left.
+        """Read what :meth:`write` left.
 
         Raises:
             InterpError: the file is missing or damaged.
         """
         value = read_json(path)
-        return cls(Settings(**{**value, "only": tuple(value["only"])}))
+        folders = {name: Path(value[name]) for name in ("figures", "notebooks")}
+        return cls(**{**value, **folders, "only": tuple(value["only"])})
 
     def write(self) -> None:
-        """Leave the settings where jobs look for them."""
-        write_json(self.figures / PLAN, asdict(self.settings))
+        """Leave the plan where jobs look for it."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        write_json(self.figures / PLAN, values | {"figures": str(self.figures), "notebooks": str(self.notebooks)})
 
     @property
-    def figures(self) -> Path:
-        """The figures folder."""
-        return Path(self.settings.figures)
+    def fresh(self) -> bool:
+        """Whether runs are trained, and not the released ones shown."""
+        return self.source == "fresh"
 
     @property
     def checkpoints(self) -> Path:
         """Released runs: beside the notebooks' folder, where the notebooks look for them too."""
-        return Path(self.settings.notebooks).parent / "checkpoints"
+        return self.notebooks.parent / "checkpoints"
 
     @property
     def runs(self) -> Path:
         """Where fresh runs are trained."""
-        return Path(self.settings.notebooks).parent / "runs"
+        return self.notebooks.parent / "runs"
 
     # -- notebooks ----------------------------------------------------------------------------------------------
 
     def notebook(self, stem: str) -> Path:
         """The file of a notebook."""
-        return Path(self.settings.notebooks) / f"{stem}.ipynb"
+        return self.notebooks / f"{stem}.ipynb"
 
     def parameters(self, stem: str) -> dict[str, Any]:
-        """What is injected into a notebook: of the settings those that it declares.
+        """What is injected into a notebook: of what was asked for that which it declares.
 
         Raises:
             InterpError: it has no parameters cell, or can't be read.
         """
-        declared = self._defaults(stem)
-        settings = {
-            "profile": self.settings.profile,
-            "source": self.settings.source,
-            "figures_dir": self.settings.figures,
-        }
-        chosen = {name: value for name, value in settings.items() if name in declared}
-        return chosen | dict.fromkeys(environment_parameters(declared, self.settings.env), self.settings.env)
+        declared = declared_parameters(self.notebook(stem))
+        asked = {"profile": self.profile, "source": self.source, "figures_dir": str(self.figures)}
+        chosen = {name: value for name, value in asked.items() if name in declared}
+        return chosen | dict.fromkeys(environment_parameters(declared, self.env), self.env)
 
     def shown_parameters(self, stem: str) -> dict[str, Any]:
         """The parameters that can change a result: all but the folder."""
@@ -150,92 +120,73 @@ class Plan:
         """Files whose change makes a notebook's outputs old: itself, code, runs and collected states.
 
         Raises:
-            SyntaxError: a module can't be parsed.
+            grimp.exceptions.SourceSyntaxError: a module can't be parsed.
         """
-        path = self.notebook(stem)
-        inputs = [str(path)]
-        try:
-            inputs += map(str, dependencies(path))
-            inputs += self.fresh_stamps(stem) if self.settings.source == "fresh" else self._released_files(stem)
-            run = self._states_run(stem)
-            inputs += self._states_files(run) if run else []
-        except (InterpError, ValueError, KeyError):
-            pass  # running it will say what is wrong with it
+        inputs = [str(self.notebook(stem))]
+        with contextlib.suppress(*_NO_RUN):  # running it will say what is wrong with it
+            inputs += map(str, dependencies(self.notebook(stem)))
+            if self.fresh:
+                inputs += [stamp("train", run.name) for run in self.fresh_runs([stem])]
+            else:
+                inputs += [file for run in _released(self.checkpoints) if self.may_use(stem, run.name)
+                           for file in run_files(run)]  # fmt: skip
+            for run in self._explored([stem], "clusters"):
+                inputs += self._states_files(run)
         return inputs
 
     def is_current(self, stem: str) -> bool:
         """Whether the notebook's outputs are in the report: chosen now, or made before."""
-        return stem in self.settings.only or (self.figures / stamp("notebooks", stem)).exists()
+        return stem in self.only or (self.figures / stamp("notebooks", stem)).exists()
 
-    def _defaults(self, stem: str) -> dict[str, Any]:
-        if stem not in self._declared:
-            self._declared[stem] = declared_parameters(self.notebook(stem))
-        return self._declared[stem]
+    def _needs(self, stem: str) -> dict[str, Any] | None:
+        return declared_needs(self.notebook(stem))
 
-    def _value(self, stem: str, name: str) -> Any:
-        return {**self._defaults(stem), **self.parameters(stem)}.get(name)
-
-    def _uses(self, stem: str) -> list[tuple[tuple[str, ...], str, int]]:
-        found = []
-        for use in USES.get(stem, ()):
-            env, seed = self._value(stem, use.env), use.seed
-            if isinstance(env, str):
-                canonical = procgen_game if use.algorithms[0] in SEMANTIC_ALGORITHMS else continuous_task
-                found.append(
-                    (use.algorithms, canonical(env), self._value(stem, seed) if isinstance(seed, str) else seed)
-                )
-        return found
+    def _shown(self, stem: str) -> Iterator[Shown]:
+        """The runs a notebook names in its metadata."""
+        for use in (self._needs(stem) or {}).get("runs", ()):
+            values = declared_parameters(self.notebook(stem)) | self.parameters(stem)
+            for algorithm in use["algorithms"]:
+                canonical = procgen_game if ALGORITHMS[algorithm].semantic else continuous_task
+                if isinstance(env := values.get(use["env"]), str):
+                    seed = values.get(use["seed"], use["seed"])
+                    yield Shown(algorithm, canonical(env), seed, use.get("explored", False))
 
     def may_use(self, stem: str, run: str) -> bool:
         """Whether ``run`` is one of those the plan counts among the notebook's inputs."""
-        if stem not in USES or (stem in COMPARES_ALL and self.settings.source == "pretrained"):
+        needs = self._needs(stem)
+        if needs is None or (needs.get("compares_all") and not self.fresh):
             return True
-        return any(
-            run.rpartition("-s")[0] == f"{algorithm}-{env}"
-            for algorithms, env, _ in self._uses(stem)
-            for algorithm in algorithms
-        )
-
-    def _released_files(self, stem: str) -> list[str]:
-        runs = [run for run in _released(self.checkpoints) if self.may_use(stem, run.name)]
-        return [file for run in runs for file in run_files(run)]
+        return run.rpartition("-s")[0] in {f"{shown.algorithm}-{shown.env}" for shown in self._shown(stem)}
 
     # -- states and explorers -----------------------------------------------------------------------------------
 
-    def _states_run(self, stem: str) -> str | None:
-        """Name of the SPPO run a notebook collects states of; None where it has none, or the run is missing."""
-        if stem not in STATES_OF:
-            return None
-        env = procgen_game(self._value(stem, STATES_OF[stem]))
-        if self.settings.source == "fresh":
-            return next(r.name for r in self.fresh_runs([stem]) if r.algorithm == "sppo" and r.env == env)
-        return self._shown(env).name
+    def _explored(self, stems: Iterable[str], what: str) -> dict[str, Shown]:
+        """Names of the runs whose ``what``, clusters or prototypes, notebooks let explore."""
+        found = {}
+        for stem in stems:
+            with contextlib.suppress(*_NO_RUN):
+                for shown in self._shown(stem):
+                    if shown.explored and ALGORITHMS[shown.algorithm].explains == what:
+                        found[self._name(shown)] = shown
+        return found
 
-    def _shown(self, env: str) -> Run:
-        return find_run(self.checkpoints, "sppo", env, seed=2021)
+    def _name(self, shown: Shown) -> str:
+        if self.fresh:
+            return f"{shown.algorithm}-{shown.env}-s{shown.seed}"
+        return find_run(self.checkpoints, shown.algorithm, shown.env, seed=shown.seed).name
 
     def states_target(self, run: str) -> str:
         """The file of a run's states, relative to the figures folder."""
-        return states_file(self.figures, run, self.settings.profile).relative_to(self.figures).as_posix()
+        return states_file(self.figures, run, self.profile).relative_to(self.figures).as_posix()
 
     @property
     def collect_steps(self) -> int:
         """Steps of 64 environments that states are collected for."""
-        return PROFILES[self.settings.profile].collect_steps
+        return PROFILES[self.profile].collect_steps
 
     def states_inputs(self, run: str) -> list[str]:
         """The run, and the code that plays it and writes states."""
-        code = [*map(str, dependencies(PACKAGE / "clusters/states.py")), str(PACKAGE / "clusters/states.py")]
-        return [*code, *self._run_inputs(run)]
-
-    def _prototype_run(self, stem: str) -> tuple[str, int] | None:
-        """Name of the ProtoSAC run a notebook explains, and the seed it shows; None where it explains none."""
-        if stem not in PROTOTYPES_OF:
-            return None
-        env, seed = next((env, seed) for algorithms, env, seed in self._uses(stem) if "protosac" in algorithms)
-        if self.settings.source == "fresh":
-            return next(run.name for run in self.fresh_runs([stem]) if run.algorithm == "protosac"), seed
-        return find_run(self.checkpoints, "protosac", env, seed=seed).name, seed
+        return [*_code("clusters/states.py"), *self._run_inputs(run)]
 
     def _states_files(self, run: str) -> list[str]:
         """What waits for the states of a run waits for their stamp as well: a file alone may be a notebook's, run by
@@ -244,41 +195,26 @@ class Plan:
 
     def states_runs(self) -> list[str]:
         """Runs whose states the chosen notebooks show."""
-        found: set[str | None] = set()
-        for stem in self.settings.only:
-            with contextlib.suppress(*_NO_RUN):
-                found.add(self._states_run(stem))
-        return sorted(run for run in found if run)
+        return sorted(self._explored(self.only, "clusters"))
 
     def explorers(self) -> list[str]:
         """Runs that get a page to explore: those whose states are collected, and the ProtoSAC run that is explained."""
-        return sorted({*self.states_runs(), *self._prototype_runs()})
-
-    def _prototype_runs(self) -> dict[str, int]:
-        """ProtoSAC runs that get a page to explore, each with the seed of its episodes."""
-        found = []
-        for stem in self.settings.only:
-            with contextlib.suppress(*_NO_RUN):
-                found.append(self._prototype_run(stem))
-        return dict(run for run in found if run)
+        return sorted({*self.states_runs(), *self._explored(self.only, "prototypes")})
 
     def explorer_inputs(self, run: str) -> list[str]:
         """The run, for clusters its states, and the code that makes the page."""
-        prototypes = run in self._prototype_runs()
-        file = PACKAGE / ("prototypes/page.py" if prototypes else "clusters/page.py")
-        inputs = [str(file), *map(str, dependencies(file)), *self._run_inputs(run)]
-        return inputs if prototypes else [*inputs, *self._states_files(run)]
+        if run in self._explored(self.only, "prototypes"):
+            return [*_code("prototypes/page.py"), *self._run_inputs(run)]
+        return [*_code("clusters/page.py"), *self._run_inputs(run), *self._states_files(run)]
 
     def explorer_parameters(self, run: str) -> dict[str, int]:
         """Episodes behind the page of a ProtoSAC run and the seed of the first, as in the notebook that explains it;
         empty for clusters, whose states the profile chooses."""
-        seed = self._prototype_runs().get(run)
-        return {} if seed is None else {"episodes": PROFILES[self.settings.profile].continuous_episodes, "seed": seed}
+        shown = self._explored(self.only, "prototypes").get(run)
+        return {"episodes": PROFILES[self.profile].continuous_episodes, "seed": shown.seed} if shown else {}
 
     def _run_inputs(self, run: str) -> list[str]:
-        if self.settings.source == "fresh":
-            return [stamp("train", run)]
-        return run_files(self.run(run))
+        return [stamp("train", run)] if self.fresh else run_files(self.run(run))
 
     def run(self, name: str) -> Run:
         """A run of this plan by its name.
@@ -286,34 +222,21 @@ class Plan:
         Raises:
             InterpError: it is missing or damaged.
         """
-        from ..runs.folder import read_run
-
-        fresh = fresh_run_dir(self.runs, self.settings.profile, name)
-        return read_run(fresh if self.settings.source == "fresh" else self.checkpoints / name)
+        return read_run(fresh_run_dir(self.runs, self.profile, name) if self.fresh else self.checkpoints / name)
 
     # -- fresh runs ---------------------------------------------------------------------------------------------
 
-    def fresh_runs(self, stems: Iterable[str] | None = None) -> list[FreshRun]:
+    def fresh_runs(self, stems: Iterable[str] | None = None) -> list[Target]:
         """What ``--source fresh`` trains for the chosen notebooks."""
-        if self.settings.source != "fresh":
-            return []
-        found: dict[str, FreshRun] = {}
-        for stem in self.settings.only if stems is None else stems:
-            try:
-                uses = self._uses(stem)
-            except InterpError:
-                continue
-            for algorithms, env, seed in uses:
-                for algorithm in algorithms:
-                    run = FreshRun(algorithm, env, seed, fresh_steps(self.settings.profile, algorithm, env))
+        found: dict[str, Target] = {}
+        for stem in (self.only if stems is None else stems) if self.fresh else ():
+            with contextlib.suppress(InterpError):
+                for algorithm, env, seed, _ in self._shown(stem):
+                    run = Target(algorithm, env, seed, fresh_steps(self.profile, algorithm, env))
                     found[run.name] = run
         return list(found.values())
 
-    def fresh_stamps(self, stem: str) -> list[str]:
-        """Stamps of the fresh runs a notebook shows."""
-        return [stamp("train", run.name) for run in self.fresh_runs([stem])]
-
-    def training(self, name: str) -> FreshRun:
+    def training(self, name: str) -> Target:
         """The fresh run of this name."""
         return next(run for run in self.fresh_runs() if run.name == name)
 
@@ -321,18 +244,13 @@ class Plan:
 
     def report_inputs(self) -> list[str]:
         """Stamps of everything that is shown, and the code of page and manifest."""
-        files = [PACKAGE / "pipeline" / name for name in ("report.py", "manifest.py")]
-        code = {*files, *(file for start in files for file in dependencies(start))}
-        return [*self.made_stamps(), *sorted(map(str, code))]
+        return [*self.made_stamps(), *sorted({*_code("pipeline/report.py"), *_code("pipeline/manifest.py")})]
 
     def made_stamps(self) -> list[str]:
-        """Stamps of the notebooks and explorers on the page."""
-        stamps = [stamp("notebooks", stem) for stem in self.all_notebooks() if self.is_current(stem)]
+        """Stamps of the notebooks, chosen now or made before, and explorers on the page."""
+        stamps = [stamp("notebooks", path.stem) for path in numbered_notebooks(self.notebooks)
+                  if self.is_current(path.stem)]  # fmt: skip
         return stamps + [stamp("explorers", run) for run in self.explorers()]
-
-    def all_notebooks(self) -> list[str]:
-        """Stems of the numbered notebooks, chosen or not."""
-        return [path.stem for path in numbered_notebooks(Path(self.settings.notebooks))]
 
 
 def stamp(kind: str, name: str) -> str:
@@ -346,35 +264,12 @@ def run_files(run: Run) -> list[str]:
     return [str(run.path / name) for name in names if (run.path / name).is_file()]
 
 
+def _code(module: str) -> list[str]:
+    return [str(PACKAGE / module), *map(str, dependencies(PACKAGE / module))]
+
+
 def _released(folder: Path) -> list[Run]:
     return find_runs(folder) if folder.is_dir() else []
-
-
-def numbered_notebooks(folder: Path) -> list[Path]:
-    """``NN_*.ipynb`` of a folder, in order; those that Snakemake has no way to name are left out."""
-    return [path for path in sorted(folder.glob("*.ipynb")) if re.fullmatch(r"\d+_[\w .,()+-]*", path.stem)]
-
-
-def select_notebooks(folder: Path, only: str | Iterable[str] | None = None) -> list[Path]:
-    """The numbered notebooks of ``folder`` in order, or those that ``only`` names by number or by name.
-
-    Raises:
-        InterpError: there are none, or ``only`` names one that isn't there.
-    """
-    found = {path.stem: path for path in numbered_notebooks(folder)}
-    if not found:
-        raise InterpError(f"no numbered notebooks in {folder.resolve()}. Run this in the repository's root.")
-    if only is None:
-        return list(found.values())
-    wanted = [part.strip() for part in (only.split(",") if isinstance(only, str) else only)]
-    chosen = set()
-    for word in wanted:
-        stem = word.removesuffix(".ipynb")
-        matches = [s for s in found if s == stem or (stem.isdigit() and int(s.split("_")[0]) == int(stem))]
-        if not matches:
-            raise InterpError(f"no notebook '{word}'. Valid: {', '.join(found)} (or just the number).")
-        chosen.update(matches)
-    return [path for stem, path in found.items() if stem in chosen]
 
 
 def make_plan(
@@ -391,15 +286,15 @@ def make_plan(
     Raises:
         InterpError: an argument is unknown, or none of the chosen notebooks works on ``env``.
     """
-    _one_of("profile", profile, tuple(PROFILES))
-    _one_of("source", source, SOURCES)
+    for what, value, valid in (("profile", profile, tuple(PROFILES)), ("source", source, SOURCES)):
+        if value not in valid:
+            raise InterpError(f"unknown {what} '{value}'. Valid: {', '.join(valid)}.")
     env = canonical_environment(env) if env is not None else None
     chosen = select_notebooks(Path(notebooks), only)
-    if env is not None and not any(_takes_environment(path, env) for path in chosen):
+    if env is not None and not any(takes_environment(path, env) for path in chosen):
         raise InterpError(f"none of {', '.join(p.stem for p in chosen)} works on '{env}'. Leave out --env or --only.")
     stems = tuple(path.stem for path in chosen)
-    places = str(Path(figures).resolve()), str(Path(notebooks).resolve())
-    return Plan(Settings(profile, source, env, stems, *places))
+    return Plan(profile, source, env, stems, Path(figures).resolve(), Path(notebooks).resolve())
 
 
 def environments_of(notebooks: Path | str, only: str | Iterable[str] | None = None) -> dict[str, list[str]]:
@@ -409,64 +304,15 @@ def environments_of(notebooks: Path | str, only: str | Iterable[str] | None = No
         InterpError: an argument is unknown, no such agent is released, or no chosen notebook is about one environment.
     """
     plan = make_plan(profile="quick", source="pretrained", only=only, env=None, figures="", notebooks=notebooks)
-    shown = {run.env for run in _released(plan.checkpoints) if run.algorithm in ("sppo", "protosac")}
-    found = {}
-    for env in (*PROCGEN_GAMES, *CONTINUOUS_TASKS):
-        stems = [s for s in plan.settings.only if s not in COMPARES_ALL and _takes_environment(plan.notebook(s), env)]
-        if stems and env in shown:
-            found[env] = stems
+    explained = {run.env for run in _released(plan.checkpoints) if ALGORITHMS[run.algorithm].explains}
+    about_one = [path for path in map(plan.notebook, plan.only)
+                 if not (declared_needs(path) or {}).get("compares_all")]  # fmt: skip
+    found = {env: [path.stem for path in about_one if takes_environment(path, env)]
+             for env in (*PROCGEN_GAMES, *CONTINUOUS_TASKS) if env in explained}  # fmt: skip
+    found = {env: stems for env, stems in found.items() if stems}
     if not found:
         raise InterpError(
-            f"nothing to show of every environment: none of {', '.join(plan.settings.only)} is about one that has an "
+            f"nothing to show of every environment: none of {', '.join(plan.only)} is about one that has an "
             f"SPPO or ProtoSAC run in {plan.checkpoints}."
         )
     return found
-
-
-ENVIRONMENT_PARAMETERS = ("env", "task")  # Procgen game, continuous task
-
-
-def environment_parameters(declared: Mapping[str, Any], env: str | None) -> list[str]:
-    """The parameters of a notebook that take ``env``: those whose default is an environment of its kind."""
-    if env is None:
-        return []
-    kinds = [kind for kind in (procgen_game, continuous_task) if _valid(env, kind)]
-    defaults = {name: declared.get(name) for name in ENVIRONMENT_PARAMETERS}
-    return [name for name, value in defaults.items() if isinstance(value, str) and any(_valid(value, k) for k in kinds)]
-
-
-def canonical_environment(name: str) -> str:
-    """A Procgen game's or a continuous task's own name.
-
-    Raises:
-        InterpError: it is neither.
-    """
-    for canonical in (procgen_game, continuous_task):
-        try:
-            return canonical(name)
-        except InterpError:
-            continue
-    valid = (*PROCGEN_GAMES, *CONTINUOUS_TASKS)
-    near = difflib.get_close_matches(name.lower(), valid, n=3, cutoff=0.5)
-    hint = f"Did you mean {' or '.join(near)}?" if near else f"Valid names: {', '.join(valid)}."
-    raise InterpError(f"unknown environment '{name}'. {hint}")
-
-
-def _one_of(name: str, value: str, valid: tuple[str, ...]) -> None:
-    if value not in valid:
-        raise InterpError(f"unknown {name} '{value}'. Valid: {', '.join(valid)}.")
-
-
-def _valid(name: str, canonical: Any) -> bool:
-    try:
-        canonical(name)
-    except InterpError:
-        return False
-    return True
-
-
-def _takes_environment(path: Path, env: str) -> bool:
-    try:
-        return bool(environment_parameters(declared_parameters(path), env))
-    except InterpError:
-        return True  # a broken notebook is reported as such when its turn comes

@@ -6,54 +6,36 @@ The page makes no request to another host: one HTML file and relative links to w
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from ..common.errors import InterpError
-from ..common.outputs import Output, SourceRun, read_table, saved_outputs
+from ..common.outputs import Output, saved_outputs
 from ..common.storage import read_json, write_text
 from .manifest import MANIFEST
+from .notebooks import declared_needs
+from .runner import NotebookError
+from .tables import MAX_ROWS, Table, load_table
 
-LABELS = {"figure": "Figure", "image": "Image", "video": "Video", "table": "Table"}
+KINDS = ("figure", "image", "video", "table")
 PUBLISHED = "published_and_here_table"  # the table that holds every published number beside the one here
-EXPLORED = ("3", "4")  # notebooks about what can be explored; the others show the same runs for other reasons
-MAX_ROWS = 200  # a page with more is no longer read; the CSV has them all
 FIRST_ROWS = 6  # of a longer table, before it is unfolded
-# Columns whose whole numbers are names: seed 2021 and level 212,345 are no quantities.
-NAMES = {"seed", "level", "cluster", "prototype", "next"}
+# What is laid out together, pictures before what they rest on.
+GROUPS = {"figures": ("figure",), "tiles": ("video", "image"), "tables": ("table",)}
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A table cell: what is shown, and what it sorts by (a number, or the text in lower case)."""
-
-    text: str
-    key: float | str
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table as shown: ``columns`` are (name, is a number); ``total`` counts rows before the cut at `MAX_ROWS`."""
-
-    columns: list[tuple[str, bool]]
-    rows: list[list[Cell]]
-    total: int
-
-
-@dataclass(frozen=True)
-class Item:
+class Item(NamedTuple):
     """An output with its number in the page ("Figure 2.1") and the links to its files, the main one first."""
 
     output: Output
     label: str
     anchor: str
     links: dict[str, str]
-    poster: str | None = None
-    table: Table | None = None
+    poster: str | None
+    table: Table | None
 
     @property
     def aspect(self) -> float:
@@ -61,17 +43,7 @@ class Item:
         return self.output.width / self.output.height if self.output.height else 1.0
 
 
-@dataclass(frozen=True)
-class Made:
-    """By what a notebook's outputs were made, in words."""
-
-    date: str
-    revision: str
-    hardware: str
-
-
-@dataclass(frozen=True)
-class Explorer:
+class Explorer(NamedTuple):
     """A page on which a run's clusters or prototypes can be explored."""
 
     run: str
@@ -81,47 +53,6 @@ class Explorer:
     def what(self) -> str:
         """What there is to explore."""
         return "prototypes" if self.run.startswith("protosac-") else "clusters"
-
-
-@dataclass(frozen=True)
-class Section:
-    """One notebook: what it says about itself, how its run went, and its outputs."""
-
-    name: str
-    number: str
-    title: str
-    introduction: str
-    items: list[Item]
-    parameters: dict[str, Any]
-    notebook: str | None
-    page: str | None
-    status: str | None
-    seconds: float
-    error: str | None
-    made: Made | None
-    explorers: list[Explorer]
-
-    @property
-    def groups(self) -> list[tuple[str, list[Item]]]:
-        """What is laid out together: ("figures", "tiles" or "tables", items), pictures before what they rest on."""
-        kinds = {"figures": ("figure",), "tiles": ("video", "image"), "tables": ("table",)}
-        groups = [(layout, [item for item in self.items if item.output.kind in of]) for layout, of in kinds.items()]
-        return [(layout, items) for layout, items in groups if items]
-
-    @property
-    def videos(self) -> int:
-        """Number of videos."""
-        return sum(item.output.kind == "video" for item in self.items)
-
-
-@dataclass(frozen=True)
-class RunCard:
-    """A source run: its card as HTML (None: it has none) and the outputs made from it."""
-
-    name: str
-    card: str | None
-    used_by: list[Item]
-    explorer: Explorer | None
 
 
 def build_report(figures_dir: Path | str) -> Path:
@@ -138,7 +69,6 @@ def build_report(figures_dir: Path | str) -> Path:
     explorers = _explorers(figures_dir)
     sections = _sections(figures_dir, explorers)
     items = [item for section in sections for item in section.items]
-    kinds = ("figure", "image", "video", "table")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,  # captions and run names are data, never markup
@@ -153,7 +83,7 @@ def build_report(figures_dir: Path | str) -> Path:
         environments=sorted(page.parent.name for page in figures_dir.glob("*/index.html")),
         published=next((item.anchor for item in items if item.output.name == PUBLISHED), None),
         manifest=_link(figures_dir, figures_dir / MANIFEST),
-        counts={kind: sum(item.output.kind == kind for item in items) for kind in kinds},
+        counts={kind: sum(item.output.kind == kind for item in items) for kind in KINDS},
         columns=_columns,
         max_rows=MAX_ROWS,
         first_rows=FIRST_ROWS,
@@ -195,19 +125,23 @@ def _explorers(figures_dir: Path) -> dict[str, Explorer]:
     return {page.stem: Explorer(page.stem, quote(f"explorers/{page.name}")) for page in pages}
 
 
-def _made(figures_dir: Path) -> dict[str, Made]:
-    """By what each notebook's outputs were made, as the manifest tells."""
+def _made(figures_dir: Path) -> dict[str, dict[str, str]]:
+    """By what each notebook's outputs were made, in words, as the manifest tells."""
     path = figures_dir / MANIFEST
     found = {}
     for name, made in (read_json(path)["made"] if path.is_file() else {}).items():
         git, hardware = made["git"], made["hardware"]
-        revision = (git["revision"] or "unknown")[:12] + (", with uncommitted changes" if git["dirty"] else "")
         parts = [f"{hardware['cores']} cores of {hardware['cpu']}", hardware["gpu"]]
-        found[name] = Made(made["date"].replace("T", " ")[:16] + " UTC", revision, ", ".join(filter(None, parts)))
+        found[name] = {
+            "date": made["date"].replace("T", " ")[:16] + " UTC",
+            "revision": (git["revision"] or "unknown")[:12] + (", with uncommitted changes" if git["dirty"] else ""),
+            "hardware": ", ".join(filter(None, parts)),
+        }
     return found
 
 
-def _sections(figures_dir: Path, explorers: Mapping[str, Explorer]) -> list[Section]:
+def _sections(figures_dir: Path, explorers: Mapping[str, Explorer]) -> list[SimpleNamespace]:
+    """One for each notebook: what it says about itself, how its run went, and its outputs."""
     made = _made(figures_dir)
     outputs = saved_outputs(figures_dir)
     executed = figures_dir / "executed"
@@ -218,26 +152,35 @@ def _sections(figures_dir: Path, explorers: Mapping[str, Explorer]) -> list[Sect
         title, introduction = _self_description(executed / f"{name}.ipynb")
         number = name.split("_")[0].lstrip("0") or name
         items = _items(figures_dir, outputs.get(name, []), number if number.isdigit() else name)
-        used = dict.fromkeys(run.name for item in items for run in item.output.runs)
-        error = result.get("error")
+        used = (
+            dict.fromkeys(run.name for item in items for run in item.output.runs) if _explores(name, executed) else {}
+        )
+        groups = {layout: [item for item in items if item.output.kind in of] for layout, of in GROUPS.items()}
         sections.append(
-            Section(
+            SimpleNamespace(
                 name=name,
-                number=number if number.isdigit() else "",
                 title=title or name.replace("_", " "),
                 introduction=introduction,
                 items=items,
+                groups=[(layout, shown) for layout, shown in groups.items() if shown],
+                videos=sum(item.output.kind == "video" for item in items),
                 parameters=items[0].output.parameters if items else {},
                 notebook=_link(figures_dir, executed / f"{name}.ipynb"),
                 page=_link(figures_dir, executed / f"{name}.html"),
                 status=result.get("status"),
                 seconds=result.get("seconds", 0.0),
-                error=_error_line(error) if error else None,
+                error=str(NotebookError(**result["error"])) if result.get("error") else None,
                 made=made.get(name),
-                explorers=[explorers[run] for run in used if run in explorers and number in EXPLORED],
+                explorers=[explorers[run] for run in used if run in explorers and _explores(name, executed)],
             )
         )
     return sections
+
+
+def _explores(name: str, executed: Path) -> bool:
+    """Whether a notebook is about what can be explored; others show the same runs for other reasons."""
+    needs = declared_needs(executed / f"{name}.ipynb") or {}
+    return any(use.get("explored") for use in needs.get("runs", ()))
 
 
 def _result(path: Path) -> dict[str, Any]:
@@ -245,12 +188,6 @@ def _result(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InterpError(f"{path} is damaged. Run its notebook again.")
     return value
-
-
-def _error_line(error: dict[str, Any]) -> str:
-    from .runner import NotebookError
-
-    return str(NotebookError(**error))
 
 
 def _self_description(notebook: Path) -> tuple[str, str]:
@@ -286,10 +223,10 @@ def _plain(token: dict[str, Any]) -> str:
 
 
 def _items(figures_dir: Path, outputs: Iterable[Output], section: str) -> list[Item]:
-    numbers = {kind: itertools.count(1) for kind in LABELS}
+    numbers = {kind: itertools.count(1) for kind in KINDS}
     items = []
     for output in outputs:
-        label = f"{LABELS[output.kind]} {section}.{next(numbers[output.kind])}"
+        label = f"{output.kind.capitalize()} {section}.{next(numbers[output.kind])}"
         links = {file: f"{quote(output.notebook)}/{quote(file)}" for file in output.files}
         poster = next((links.pop(file) for file in list(links) if file.endswith(".poster.png")), None)
         table = load_table(figures_dir / output.notebook / output.file) if output.kind == "table" else None
@@ -306,87 +243,32 @@ def _link(figures_dir: Path, path: Path) -> str | None:
     return quote(path.relative_to(figures_dir).as_posix()) if path.is_file() else None
 
 
-def _runs(figures_dir: Path, items: list[Item], explorers: Mapping[str, Explorer]) -> list[RunCard]:
-    """Every run that something on the page was made from, by name."""
+def _runs(figures_dir: Path, items: list[Item], explorers: Mapping[str, Explorer]) -> list[dict[str, Any]]:
+    """Every run that something on the page was made from, by name, with its card as HTML (None: it has none)."""
     used: dict[str, list[Item]] = {}
-    folders: dict[str, SourceRun] = {}
+    folders: dict[str, str] = {}
     for item in items:
         for run in item.output.runs:
             used.setdefault(run.name, []).append(item)
             if run.folder is not None:
-                folders[run.name] = run
+                folders[run.name] = run.folder
     return [
-        RunCard(name, _card(figures_dir, folders.get(name)), used[name], explorers.get(name)) for name in sorted(used)
+        {
+            "name": name,
+            "card": _card(figures_dir / folders[name] / "card.md") if name in folders else None,
+            "used_by": used[name],
+            "explorer": explorers.get(name),
+        }
+        for name in sorted(used)
     ]
 
 
-def _card(figures_dir: Path, run: SourceRun | None) -> str | None:
+def _card(path: Path) -> str | None:
     import mistune
 
-    if run is None or not (path := figures_dir / run.folder / "card.md").is_file():
+    if not path.is_file():
         return None
     # The run's name heads the card already.
     lines = path.read_text(encoding="utf-8").strip().splitlines()
     text = "\n".join(lines[1:] if lines and lines[0].startswith("# ") else lines)
     return mistune.create_markdown(escape=True, plugins=["table"])(text)
-
-
-def load_table(path: Path) -> Table:
-    """Read a CSV for showing: numeric columns get one number of decimals each, so that they line up.
-
-    A quantity and its interval (``x``, ``x low``, ``x high`` or ``x_low``, ``x_high``) share a column, and sort by x.
-    """
-    names, rows = read_table(path)
-    columns = dict(zip(names, zip(*rows, strict=True) if rows else [()] * len(names), strict=True))
-    intervals = {}
-    for name in names:
-        bounds = next((b for b in ((f"{name}{s}low", f"{name}{s}high") for s in " _") if {*b} <= {*names}), None)
-        if bounds is not None:
-            intervals[name] = bounds
-    hidden = {bound for bounds in intervals.values() for bound in bounds}
-    shown = {
-        name: _column(name, values, [columns[bound] for bound in intervals.get(name, ())])
-        for name, values in columns.items()
-        if name not in hidden
-    }
-    return Table(
-        columns=[(name.replace("_", " "), numeric) for name, (numeric, _) in shown.items()],
-        rows=[list(row) for row in itertools.islice(zip(*(c for _, c in shown.values()), strict=True), MAX_ROWS)],
-        total=len(rows),
-    )
-
-
-def _column(name: str, values: tuple[str, ...], bounds: list[tuple[str, ...]]) -> tuple[bool, list[Cell]]:
-    numbers = [_number(value) for value in values]
-    present = [n for n, value in zip(numbers, values, strict=True) if value]
-    if not present or any(n is None for n in present):
-        return False, [Cell(value or "–", value.lower()) for value in values]
-    around = [[_number(value) for value in bound] for bound in bounds]
-    finite = [n for column in (numbers, *around) for n in column if n is not None and math.isfinite(n)]
-    show = (lambda n: f"{n:.0f}") if name.lower() in NAMES else _format(finite)
-    cells = []
-    for n, *interval in zip(numbers, *around, strict=True):
-        if n is None or math.isnan(n):
-            cells.append(Cell("–", -math.inf))  # empty and NaN cells sort below every number
-        elif interval and all(bound is not None and math.isfinite(bound) for bound in interval):
-            cells.append(Cell(f"{show(n)} [{', '.join(map(show, interval))}]", n))
-        else:
-            cells.append(Cell(show(n), n))
-    return True, cells
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-def _format(numbers: list[float]):
-    if all(n.is_integer() for n in numbers):
-        return lambda n: f"{n:,.0f}" if math.isfinite(n) else str(n)
-    largest = max(map(abs, numbers), default=0.0)
-    if largest < 1 and any(0 < abs(n) < 0.001 for n in numbers):
-        return lambda n: f"{n:.3g}"
-    decimals = 0 if largest >= 10_000 else 1 if largest >= 100 else 2 if largest >= 1 else 3
-    return lambda n: f"{n:,.{decimals}f}"

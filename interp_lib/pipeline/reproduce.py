@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..common.errors import InterpError
 from ..common.provenance import cores
@@ -17,12 +17,21 @@ from .engine import Pending, execute, pending_jobs, shown
 from .estimate import render_estimate
 from .jobs import duration
 from .manifest import altered_stamps, compare_outputs, drop_damaged_stamps, write_manifest
-from .plan import STAMPS, Plan, environments_of, make_plan, stamp
+from .plan import PLAN, STAMPS, Plan, environments_of, make_plan, stamp
 from .runner import NotebookError
 
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
 LOCK = ".reproduce.lock"
 _KINDS = {"train": "train", "states": "states", "notebook": "notebooks", "explorer": "explorers"}  # rule → its stamps
+
+
+class Row(NamedTuple):
+    """What became of one target."""
+
+    name: str
+    result: str
+    seconds: float | None
+    why: str
 
 
 def reproduce(
@@ -111,14 +120,8 @@ def reproduce_everywhere(
     codes = {}
     for env, stems in environments_of(notebooks, only).items():
         print(f"{env}: {', '.join(stems)}", flush=True)
-        codes[env] = reproduce(
-            figures=Path(figures) / env,
-            notebooks=notebooks,
-            only=stems,
-            env=env,
-            dry_run=dry_run,
-            **chosen,
-        )
+        place = Path(figures) / env
+        codes[env] = reproduce(figures=place, notebooks=notebooks, only=stems, env=env, dry_run=dry_run, **chosen)
         print(flush=True)
         if codes[env] == INTERRUPTED:
             return INTERRUPTED
@@ -141,20 +144,14 @@ def check(*, figures: Path | str = "figures", notebooks: Path | str = "notebooks
     """
     figures = Path(figures)
     try:
-        settings = Plan.read(figures / STAMPS / "plan.json").settings
-        if settings.profile != "quick" or not (figures / "manifest.json").exists():
+        plan = Plan.read(figures / PLAN)
+        if plan.profile != "quick" or not (figures / "manifest.json").exists():
             raise InterpError(f"what is in {figures} was not made with --profile quick.")
     except InterpError as error:
         raise InterpError(f"nothing to check: {error} Run: interp reproduce") from error
     with tempfile.TemporaryDirectory(prefix=".check-", dir=figures) as folder:
-        code = reproduce(
-            source=settings.source,
-            only=settings.only,
-            env=settings.env,
-            figures=folder,
-            notebooks=notebooks,
-            jobs=jobs,
-        )
+        again: dict[str, Any] = {"source": plan.source, "only": plan.only, "env": plan.env}
+        code = reproduce(**again, figures=folder, notebooks=notebooks, jobs=jobs)
         if code == INTERRUPTED:
             return code
         found = compare_outputs(figures, Path(folder))
@@ -229,32 +226,22 @@ def _show_what_there_is(plan: Plan) -> None:
     build_report(plan.figures)
 
 
-class Row:
-    """What became of one target."""
-
-    def __init__(self, name: str, result: str, seconds: float | None = None, why: str = ""):
-        self.name, self.result, self.seconds, self.why = name, result, seconds, why
-
-
 def _rows(plan: Plan, pending: Sequence[Pending], *, interrupted: bool) -> list[Row]:
-    rows = []
     wanted = [("train", run.name) for run in plan.fresh_runs()] + [("states", run) for run in plan.states_runs()]
-    wanted += [("notebook", stem) for stem in plan.settings.only] + [("explorer", run) for run in plan.explorers()]
+    wanted += [("notebook", stem) for stem in plan.only] + [("explorer", run) for run in plan.explorers()]
     planned = {(job.rule, job.name): job.reason for job in pending}
+    rows = []
     for rule, name in wanted:
-        label = name if rule == "notebook" else f"{rule} {name}"
         path = plan.figures / stamp(_KINDS[rule], name)
-        if path.exists():
-            seconds = read_json(path)["seconds"]
-            if (rule, name) in planned:
-                rows.append(Row(label, "done", seconds, planned[rule, name]))
-            else:
-                rows.append(Row(label, "reused", None, "nothing it depends on has changed"))
-            continue
-        result, seconds, why = _unfinished(plan, name) if rule == "notebook" else (None, None, "")
-        if result is None:
-            result, why = ("stopped", "Ctrl-C") if interrupted else ("failed", why or "see above")
-        rows.append(Row(label, result, seconds, why))
+        if not path.exists():
+            result, seconds, why = _unfinished(plan, name) if rule == "notebook" else (None, None, "")
+            if result is None:
+                result, why = ("stopped", "Ctrl-C") if interrupted else ("failed", why or "see above")
+        elif (rule, name) in planned:
+            result, seconds, why = "done", read_json(path)["seconds"], planned[rule, name]
+        else:
+            result, seconds, why = "reused", None, "nothing it depends on has changed"
+        rows.append(Row(name if rule == "notebook" else f"{rule} {name}", result, seconds, why))
     return rows
 
 
@@ -268,7 +255,8 @@ def _unfinished(plan: Plan, stem: str) -> tuple[str | None, float | None, str]:
         return None, value["seconds"], ""
     copy = path.with_name(f"{stem}.ipynb")
     where = f"  → {shown(copy)}" if copy.is_file() else ""
-    return value["status"], value["seconds"], _clip(str(NotebookError(**value["error"]))) + where
+    why = str(NotebookError(**value["error"]))
+    return value["status"], value["seconds"], (why if len(why) <= 160 else why[:159] + "…") + where
 
 
 def _render_summary(rows: Sequence[Row], plan: Plan, seconds: float) -> str:
@@ -281,7 +269,3 @@ def _render_summary(rows: Sequence[Row], plan: Plan, seconds: float) -> str:
         share = f"{row.seconds / work:.0%}" if row.seconds and work else ""
         lines.append(f"{row.name:<{width}}  {row.result:<8}  {time_taken:>12}  {share:>5}  {row.why}".rstrip())
     return "\n".join([*lines, "", f"{duration(seconds)} in all; report: {shown(plan.figures / 'index.html')}"])
-
-
-def _clip(text: str, length: int = 160) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"

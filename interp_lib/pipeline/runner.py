@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import subprocess
 import time
@@ -11,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..common.errors import InterpError
 from ..common.processes import ends_with_us
 
 
@@ -49,30 +47,6 @@ class NotebookResult:
     executed_path: Path
 
 
-def declared_parameters(path: Path | str) -> dict[str, Any]:
-    """Names and default values of the parameters a notebook declares in its cell tagged ``parameters``.
-
-    A default that isn't a Python literal is given as its source text.
-
-    Raises:
-        InterpError: no such notebook, not a notebook, or it has no parameters cell.
-    """
-    import nbformat
-    from papermill.translators import PythonTranslator
-
-    path = Path(path)
-    try:
-        notebook = nbformat.read(path, as_version=4)
-    except FileNotFoundError as error:
-        raise InterpError(f"notebook {path} does not exist.") from error
-    except (OSError, ValueError, AttributeError) as error:  # nbformat's NotJSONError is a ValueError
-        raise InterpError(f"{path} is not a readable notebook ({_first_line(error)}). Restore it with git.") from error
-    for cell in notebook.cells:
-        if "parameters" in cell.metadata.get("tags", ()):
-            return {parameter.name: _literal(parameter.default) for parameter in PythonTranslator.inspect(cell)}
-    raise InterpError(f"{path.name} has no parameters cell. Tag the cell that sets its options 'parameters'.")
-
-
 def run_notebook(
     path: Path | str,
     executed_path: Path | str,
@@ -98,51 +72,55 @@ def run_notebook(
     """
     import papermill
     from nbclient.exceptions import DeadKernelError
-    from papermill.engines import papermill_engines
 
     path, executed_path = Path(path).resolve(), Path(executed_path).resolve()
     executed_path.parent.mkdir(parents=True, exist_ok=True)
+    cells: list[Any] = []
     reached: list[CellProgress] = []
 
-    def note(progress: CellProgress) -> None:
-        reached[:] = [progress]
+    def note(cell: Any, cell_index: int) -> None:
+        # An empty code cell isn't executed and gets no number.
+        numbers = [i for i, cell in enumerate(cells) if cell.cell_type == "code" and cell.source.strip()]
+        number = numbers.index(cell_index) + 1
+        reached[:] = [CellProgress(number, len(numbers), _heading(cells[:cell_index]))]
         if on_cell is not None:
-            on_cell(progress)
+            on_cell(*reached)
 
     error = None
     started = time.monotonic()
-    papermill_engines.register("interp", _engine(note))
     try:
         papermill.execute_notebook(
             _as_it_is(path),
             _as_it_is(executed_path),
             dict(parameters),
-            engine_name="interp",
             kernel_name="python3",
             language="python",
             cwd=path.parent,
             progress_bar=False,
+            kernel_manager_class=_this_interpreter(),
+            on_notebook_start=lambda notebook: cells.extend(notebook.cells),
+            on_cell_execute=note,
         )
     except papermill.PapermillExecutionError as problem:
         error = NotebookError(problem.ename, problem.evalue, problem.exec_count)
-    except DeadKernelError:
-        message = (
-            "the kernel died: out of memory, or a crash in native code. Try --profile quick or close other programs."
-        )
-        error = NotebookError("DeadKernelError", message, reached[0].number if reached else None)
     except Exception as problem:  # unreadable notebook, full disk, no kernel: the other notebooks can still run
-        error = NotebookError(type(problem).__name__, str(problem), reached[0].number if reached else None)
+        message = str(problem)
+        if isinstance(problem, DeadKernelError):
+            message = (
+                "the kernel died: out of memory, or a crash in native code. Try --profile quick or close other "
+                "programs."
+            )
+        error = NotebookError(type(problem).__name__, message, reached[0].number if reached else None)
     seconds = time.monotonic() - started
     return NotebookResult(path.stem, "failed" if error else "done", seconds, error, executed_path)
 
 
-def _engine(on_cell: Callable[[CellProgress], None]) -> type:
-    """A papermill engine that reports each cell as it starts and uses this interpreter's kernel."""
+def _this_interpreter() -> type:
+    """A manager of kernels that are this interpreter's."""
     import zmq
     from ipykernel.kernelspec import get_kernel_dict
     from jupyter_client import AsyncKernelManager
     from jupyter_client.kernelspec import KernelSpec
-    from papermill.engines import NBClientEngine
     from traitlets import default
 
     class ThisInterpreter(AsyncKernelManager):
@@ -161,24 +139,7 @@ def _engine(on_cell: Callable[[CellProgress], None]) -> type:
             # Kernels listen on local ports, and clusters have other users.
             return "auto" if zmq.has("curve") else "disabled"
 
-    class Engine(NBClientEngine):
-        @classmethod
-        def execute_managed_notebook(cls, nb_man, kernel_name, **kwargs):
-            cells = nb_man.nb.cells
-            # An empty code cell isn't executed and gets no number.
-            numbers = [i for i, cell in enumerate(cells) if cell.cell_type == "code" and cell.source.strip()]
-            cell_start = nb_man.cell_start
-
-            def start(cell, cell_index=None, **more):
-                if cell_index in numbers:
-                    heading = _heading(cells[: cell_index + 1])
-                    on_cell(CellProgress(numbers.index(cell_index) + 1, len(numbers), heading))
-                cell_start(cell, cell_index, **more)
-
-            nb_man.cell_start = start
-            super().execute_managed_notebook(nb_man, kernel_name, kernel_manager_class=ThisInterpreter, **kwargs)
-
-    return Engine
+    return ThisInterpreter
 
 
 def _heading(cells: list) -> str:
@@ -193,14 +154,3 @@ def _heading(cells: list) -> str:
 def _as_it_is(path: Path) -> str:
     """A path as papermill, which fills in parameters between braces, takes it for itself."""
     return str(path).replace("{", "{{").replace("}", "}}")
-
-
-def _literal(source: str) -> Any:
-    try:
-        return ast.literal_eval(source)
-    except (ValueError, SyntaxError):
-        return source
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)[:120]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..agents.registry import SEMANTIC_ALGORITHMS, full_budget
 from ..common.errors import InterpError
@@ -115,6 +115,20 @@ class Workbench:
 
         path = states_file(self.outputs.folder, run.name, self.profile_name)
         return collect_states(load_agent(run.path), path, steps=self.profile.collect_steps, reuse=True, progress=False)
+
+
+class Target(NamedTuple):
+    """A run that is to be trained until it has ``timesteps``."""
+
+    algorithm: str
+    env: str
+    seed: int
+    timesteps: int
+
+    @property
+    def name(self) -> str:
+        """Name of the run folder."""
+        return f"{self.algorithm}-{self.env}-s{self.seed}"
 
 
 def states_file(figures: Path | str, run: str, profile: str) -> Path:

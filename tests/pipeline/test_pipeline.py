@@ -26,10 +26,11 @@ from interp_lib.common.outputs import Outputs, saved_outputs
 from interp_lib.common.storage import read_json
 from interp_lib.pipeline.imports import dependencies
 from interp_lib.pipeline.manifest import compare_outputs
-from interp_lib.pipeline.plan import environment_parameters, environments_of, make_plan, select_notebooks
-from interp_lib.pipeline.progress import watch
+from interp_lib.pipeline.notebooks import declared_parameters, environment_parameters, select_notebooks
+from interp_lib.pipeline.plan import environments_of, make_plan
+from interp_lib.pipeline.progress import Watcher
 from interp_lib.pipeline.reproduce import reproduce
-from interp_lib.pipeline.runner import CellProgress, NotebookError, declared_parameters
+from interp_lib.pipeline.runner import CellProgress, NotebookError
 
 nbformat = Lazy("nbformat")
 pandas = Lazy("pandas")
@@ -303,7 +304,7 @@ def test_pages_to_explore_are_made_of_the_runs_that_notebooks_explain(tmp_path):
     assert released.explorer_parameters(clusters) == {}
     fresh = plan(source="fresh", only="04", env="hopper", profile="paper")
     assert fresh.explorers() == ["protosac-hopper-s0", "sppo-coinrun-s2021"]
-    budgets = {run.name: run.steps for run in fresh.fresh_runs()}
+    budgets = {run.name: run.timesteps for run in fresh.fresh_runs()}
     assert budgets["protosac-hopper-s0"] == 1_000_000 and budgets["sppo-coinrun-s2021"] == 25_000_000
     assert ".pipeline/train/protosac-hopper-s0.json" in fresh.explorer_inputs("protosac-hopper-s0")
     assert fresh.explorer_parameters("protosac-hopper-s0") == {"episodes": 50, "seed": 0}
@@ -575,7 +576,7 @@ def test_a_terminal_gets_a_bar_with_cell_and_section():
             return True
 
     terminal = Terminal()
-    with watch("01_train", terminal, bars=True) as watcher:
+    with Watcher("01_train", terminal, bars=True) as watcher:
         watcher.cell(CellProgress(3, 12, "Learning curves"))
         watcher.finish("done in 3.0 s")
     text = terminal.getvalue()

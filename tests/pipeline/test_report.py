@@ -14,7 +14,8 @@ from conftest import Lazy
 from interp_lib.common.errors import InterpError
 from interp_lib.common.outputs import Outputs
 from interp_lib.common.storage import write_json
-from interp_lib.pipeline.report import MAX_ROWS, build_report, export_html, load_table
+from interp_lib.pipeline.report import build_report, export_html
+from interp_lib.pipeline.tables import MAX_ROWS, load_table
 
 nbformat = Lazy("nbformat")
 
@@ -139,6 +140,8 @@ def test_a_section_tells_what_its_notebook_asks_and_how_it_went(figures):
 def test_what_can_be_explored_is_linked_and_what_made_an_output_is_told(figures):
     outputs = Outputs(figures, "03_embed", parameters={"profile": "quick"})
     outputs.image(np.zeros((8, 12, 3), np.uint8), "map", "A map.", ["sppo-ninja-s2021", "ppo-ninja-s2021"])
+    explored = {"runs": [{"algorithms": ["sppo"], "env": "env", "seed": 0, "explored": True}]}
+    nbformat.write(nbformat.v4.new_notebook(metadata={"interp": explored}), figures / "executed" / "03_embed.ipynb")
     (figures / "explorers").mkdir()
     (figures / "explorers" / "sppo-ninja-s2021.html").write_text("<p>states</p>")
     hardware = {"cpu": "Some CPU", "cores": 2, "gpu": None}
