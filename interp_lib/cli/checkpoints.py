@@ -85,7 +85,8 @@ def _run_list(args: argparse.Namespace) -> int:
 
 
 def _run_verify(args: argparse.Namespace) -> int:
-    from ..runs.folder import survey_runs, verify_run
+    from ..runs.checks import verify_run
+    from ..runs.folder import survey_runs
 
     runs, damaged = survey_runs(args.folder)
     if not runs and not damaged:

@@ -26,7 +26,8 @@ def add_evaluate(commands: Any) -> None:
 
 def _run_evaluate(args: argparse.Namespace) -> int:
     from ..evaluation.returns import default_episodes, evaluate_run, result_entry
-    from ..runs.folder import SIDE_TITLES, read_run
+    from ..runs.card import SIDE_TITLES
+    from ..runs.folder import read_run
 
     run = read_run(args.run_dir)
     episodes = default_episodes(run) if args.episodes is None else args.episodes

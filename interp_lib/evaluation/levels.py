@@ -17,7 +17,8 @@ from ..agents.learning_curve import read_progress
 from ..agents.registry import SEMANTIC_ALGORITHMS, agent_name
 from ..common.statistics import Interval, bootstrap_mean, columns, mean_difference
 from ..envs.procgen import normalised
-from ..runs.folder import Run, released_returns
+from ..runs.checks import released_returns
+from ..runs.folder import Run
 from ..runs.published import published_seeds
 from .returns import evaluate_run, random_returns
 

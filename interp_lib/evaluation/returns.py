@@ -8,10 +8,7 @@ from ..agents.registry import SEMANTIC_ALGORITHMS, agent_class
 from ..agents.returns import Returns, evaluate_continuous, evaluate_procgen
 from ..common.statistics import bootstrap_mean
 from ..envs.names import check_seed
-from ..runs.folder import (
-    Run,
-    load_agent,
-)
+from ..runs.folder import Run, load_agent
 
 
 def random_returns(run: Run, episodes: int) -> Any:

@@ -185,7 +185,8 @@ def _leave(output: Path, seconds: float | list[float], **made: Any) -> None:
 
 
 def _digest(run: Path) -> str:
-    from ..runs.folder import read_run, run_digest
+    from ..runs.checks import run_digest
+    from ..runs.folder import read_run
 
     return run_digest(read_run(run))
 

@@ -15,18 +15,17 @@ from ..clusters.descriptions import read_descriptions
 from ..common.errors import InterpError, printable
 from ..common.storage import read_file, read_tensors, scratch_folder, write_json, write_tensors
 from ..evaluation.returns import default_episodes, evaluate_run, random_returns, result_entry
+from ..runs.checks import misstatements
 from ..runs.folder import (
     NOTES,
     RELEASED_FILES,
     Run,
-    check_release,
     check_weights,
     load_agent,
-    misstatements,
     read_run,
-    release_run,
     survey_runs,
 )
+from ..runs.release import check_release, release_run
 
 
 def evaluate_and_release(run_dir: Path | str, folder: Path | str, episodes: int | None = None) -> Run:

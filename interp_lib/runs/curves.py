@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -114,25 +114,3 @@ def label_axes(ax: Axes, title: str, *, ylabel: str = "mean return, last 100 epi
     ax.set_ylabel(ylabel)
     ax.set_title(title)
     ax.legend(loc="best")
-
-
-def draw_intervals(
-    ax: Axes, names: Sequence[str], intervals: Sequence[Mapping[str, float]], colors: Sequence[str]
-) -> None:
-    """Means with their intervals as horizontal bars of error, one row a name, first on top.
-
-    Args:
-        intervals: per name a mapping with ``mean``, ``low``, ``high``.
-    """
-    for row, (interval, color) in enumerate(zip(intervals, colors, strict=True)):
-        ax.plot(
-            [interval["low"], interval["high"]], [row, row], color=color, linewidth=4, alpha=0.5, solid_capstyle="butt"
-        )
-        ax.plot(interval["mean"], row, "o", color=color, markersize=8)
-        ax.annotate(
-            f"{interval['mean']:.2f}", (interval["mean"], row), xytext=(0, 9), textcoords="offset points", ha="center",
-            fontsize=9,
-        )  # fmt: skip
-    ax.set_yticks(range(len(names)), names)
-    ax.set_ylim(len(names) - 0.5, -0.6)
-    ax.grid(axis="y", visible=False)

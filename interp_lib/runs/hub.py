@@ -16,18 +16,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..common.errors import InterpError
+from .checks import verify_run
 from .folder import (
     NOTES,
     RETURNS,
     RUN_NAME,
     SHIPPED_FILES,
     find_runs,
-    put_in_place,
     read_run,
     sha256,
-    verify_run,
-    workplace,
 )
+from .release import put_in_place, workplace
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo, RepoSibling

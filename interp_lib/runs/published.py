@@ -18,8 +18,3 @@ def published_returns() -> pd.DataFrame:
 def published_seeds(algorithm: str, game: str) -> pd.DataFrame:
     """The published seeds of one algorithm and game, one column each; no columns where nothing was published."""
     return published_returns().filter(regex=f"^{algorithm}-{game}-s")
-
-
-def published_games() -> list[str]:
-    """Games with published curves."""
-    return sorted({name.split("-")[1] for name in published_returns().columns})

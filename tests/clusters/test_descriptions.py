@@ -6,7 +6,9 @@ import pytest
 
 from interp_lib import InterpError
 from interp_lib.clusters.descriptions import DESCRIPTIONS, read_descriptions, write_description
-from interp_lib.runs.folder import read_run, release_run, verify_run
+from interp_lib.runs.checks import verify_run
+from interp_lib.runs.folder import read_run
+from interp_lib.runs.release import release_run
 
 
 def test_what_is_written_is_read_again(tmp_path):

@@ -19,7 +19,8 @@ from interp_lib.pipeline.campaign import (
     render_standings,
     standings,
 )
-from interp_lib.runs.folder import find_runs, read_run, verify_run
+from interp_lib.runs.checks import verify_run
+from interp_lib.runs.folder import find_runs, read_run
 from interp_lib.runs.training import train
 
 HEADER = "algorithm,env,seed,timesteps\n"

@@ -10,7 +10,9 @@ from interp_lib import InterpError, load_agent
 from interp_lib.agents.learning_curve import ProgressLog, read_progress
 from interp_lib.common.storage import atomic_write, read_json, read_tensors, write_tensors
 from interp_lib.pipeline.release import evaluate_and_release, list_runs, render_list
-from interp_lib.runs.folder import Run, find_run, find_runs, read_run, released_returns, render_card, verify_run
+from interp_lib.runs.card import render_card
+from interp_lib.runs.checks import released_returns, verify_run
+from interp_lib.runs.folder import Run, find_run, find_runs, read_run
 
 
 @pytest.fixture()

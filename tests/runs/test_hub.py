@@ -16,8 +16,10 @@ from fake_hub import TOKEN, serve
 
 from interp_lib import InterpError
 from interp_lib.cli import main
-from interp_lib.runs.folder import SHIPPED_FILES, find_runs, put_in_place, read_run, sha256, verify_run
+from interp_lib.runs.checks import verify_run
+from interp_lib.runs.folder import SHIPPED_FILES, find_runs, read_run, sha256
 from interp_lib.runs.hub import pull, push
+from interp_lib.runs.release import put_in_place
 
 NAME = "sac-pendulum-s0"
 RELEASED = ROOT / "checkpoints" / NAME

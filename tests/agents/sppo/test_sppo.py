@@ -20,7 +20,7 @@ from interp_lib.agents.sppo.trainer import PROGRESS_COLUMNS, Trainer
 from interp_lib.common.storage import read_json
 from interp_lib.envs.actions import NUM_ACTIONS
 from interp_lib.envs.procgen import ProcgenVec
-from interp_lib.runs.folder import render_card
+from interp_lib.runs.card import render_card
 
 STEPS = 128  # of one update with TINY
 CLOCK = ["fps", "time_elapsed"]
