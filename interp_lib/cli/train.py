@@ -21,16 +21,12 @@ def add_train(commands: Any) -> None:
     example = "interp train sppo ninja --timesteps 1000000 --seed 0"
     parser = add_command(commands, "train", "train an agent and leave a run folder", example, None)
     algorithms = parser.add_subparsers(dest="algorithm", required=True, metavar="ALGORITHM", parser_class=Parser)
+    from ..agents.protosac.settings import SACSettings, TaskSettings
     from ..agents.sppo.config import PPOConfig, SPPOConfig
 
     for name, config in (("ppo", PPOConfig), ("sppo", SPPOConfig)):
-        sub = add_command(
-            algorithms,
-            name,
-            f"train {name.upper()} on a Procgen game",
-            f"interp train {name} ninja --timesteps 1000000",
-            _run_train,
-        )
+        what, example = f"train {name.upper()} on a Procgen game", f"interp train {name} ninja --timesteps 1000000"
+        sub = add_command(algorithms, name, what, example, _run_train)
         _train_options(sub, "a Procgen game, such as ninja", budget="the paper's 25,000,000", default_seed=2021)
         sub.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
         sub.add_argument(
@@ -39,30 +35,13 @@ def add_train(commands: Any) -> None:
             default=30.0,
             help="least time between two checkpoints; 0 saves after every update (default: 30)",
         )
-        group = sub.add_argument_group("hyper-parameters (default: the paper's)")
-        for field in dataclasses.fields(config):
-            if field.name not in ("env", "seed"):
-                group.add_argument(
-                    "--" + field.name.replace("_", "-"),
-                    dest=f"option_{field.name}",
-                    type=type(field.default),
-                    metavar=type(field.default).__name__.upper(),
-                    help=f"{field.metadata['help']} (default: {field.default})",
-                )
-    for name, title in (("sac", "SAC"), ("protosac", "ProtoSAC")):
-        sub = add_command(
-            algorithms,
-            name,
-            f"train {title} on a continuous task",
-            f"interp train {name} hopper --timesteps 300000 --seed 0",
-            _run_train,
-        )
-        _train_options(
-            sub,
-            "a continuous task, such as pendulum, or the original's number 0..6",
-            budget="what the task's settings are for, such as 20,000 for pendulum",
-            default_seed=0,
-        )
+        _settings_options(sub, config, "the paper's", defaults=True)
+    for name, title, settings in (("sac", "SAC", SACSettings), ("protosac", "ProtoSAC", TaskSettings)):
+        what, example = f"train {title} on a continuous task", f"interp train {name} hopper --timesteps 300000 --seed 0"
+        sub = add_command(algorithms, name, what, example, _run_train)
+        budget = "what the task's settings are for, such as 20,000 for pendulum"
+        task = "a continuous task, such as pendulum, or the original's number 0..6"
+        _train_options(sub, task, budget=budget, default_seed=0)
         sub.add_argument(
             "--set", action="append", default=[], metavar="NAME=VALUE", help="a hyper-parameter, such as batch_size=128"
         )
@@ -71,6 +50,22 @@ def add_train(commands: Any) -> None:
         )
         sub.add_argument("--eval-episodes", type=int, default=5, metavar="N", help="an evaluation (default: 5)")
         sub.add_argument("--video-every", type=int, metavar="N", help="film an episode every N steps (videos/*.mp4)")
+        _settings_options(sub, settings, "the task's", defaults=False)
+
+
+def _settings_options(parser: argparse.ArgumentParser, settings: type[Any], whose: str, *, defaults: bool) -> None:
+    """A flag for every field of a dataclass of settings; ``defaults``: say what each is where nothing is given."""
+    group = parser.add_argument_group(f"hyper-parameters (default: {whose})")
+    for field in dataclasses.fields(settings):
+        if field.name not in ("env", "seed", "timesteps"):
+            kind: type = {"int": int, "float": float}.get(str(field.type), str)
+            group.add_argument(
+                "--" + field.name.replace("_", "-"),
+                dest=f"option_{field.name}",
+                type=kind,
+                metavar=kind.__name__.upper(),
+                help=field.metadata["help"] + (f" (default: {field.default})" if defaults else ""),
+            )
 
 
 def _train_options(parser: argparse.ArgumentParser, env_help: str, *, budget: str, default_seed: int) -> None:
@@ -97,12 +92,10 @@ def _run_train(args: argparse.Namespace) -> int:
         raise InterpError(f"which environment? For example: interp train {args.algorithm} pendulum")
     semantic = args.algorithm in SEMANTIC_ALGORITHMS
     env = procgen_game(name) if semantic else continuous_task(name)
-    if semantic:
-        options = {
-            k.removeprefix("option_"): v for k, v in vars(args).items() if k.startswith("option_") and v is not None
-        }
-    else:
-        options = dict(_assignment(text) for text in args.set)
+    options = {} if semantic else dict(_assignment(text) for text in args.set)
+    options |= {
+        k.removeprefix("option_"): v for k, v in vars(args).items() if k.startswith("option_") and v is not None
+    }
     if args.threads:
         import torch
 

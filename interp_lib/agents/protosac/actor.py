@@ -26,10 +26,12 @@ from torch import nn
 
 from ...common.errors import InterpError
 from .checks import check_settings
+from .kernels import FastCritic, run_mlp
 from .losses import similarities, squared_distances
 from .mixtures import MIXTURES, Blend, GaussianMixture
-from .mlp import FastCritic, run_mlp
+from .settings import PROTOTYPE_DEFAULTS
 
+POLICY_SETTINGS = ("n_prototypes", "latent_dim", "temperature", "mixture")
 _LOG_STD_MIN, _LOG_STD_MAX = -20.0, 2.0  # the limits of SAC's own actor
 # Training stays within these. A Gaussian's numbers are parameters of their own, which Adam moves by the learning rate a
 # step: from where tanh is flat, or beyond the limits above, where no gradient comes from, they took tens of thousands
@@ -127,10 +129,7 @@ class ProtoActor(BasePolicy):
             features_dim=self.features_dim,
             activation_fn=self.activation_fn,
             features_extractor=self.features_extractor,
-            n_prototypes=self.n_prototypes,
-            latent_dim=self.latent_dim,
-            temperature=self.temperature,
-            mixture=self.mixture,
+            **{name: getattr(self, name) for name in POLICY_SETTINGS},
         )
 
     def encode(self, obs: PyTorchObs) -> torch.Tensor:
@@ -210,24 +209,14 @@ class ProtoSACPolicy(SACPolicy):
     critic_parameters: list[torch.Tensor]
     target_parameters: list[torch.Tensor]
 
-    def __init__(
-        self,
-        *args: Any,
-        n_prototypes: int = 16,
-        latent_dim: int = 32,
-        temperature: float = 0.15,
-        mixture: str = "blend",
-        use_sde: bool = False,
-        **kwargs: Any,
-    ):
+    def __init__(self, *args: Any, use_sde: bool = False, **kwargs: Any):
         if use_sde:
             raise InterpError("ProtoSAC has no gSDE: its noise belongs to the prototypes. Use action_noise instead.")
-        check_settings({"n_prototypes": n_prototypes, "latent_dim": latent_dim, "temperature": temperature})
+        own = {name: kwargs.pop(name, PROTOTYPE_DEFAULTS[name]) for name in POLICY_SETTINGS}
+        check_settings(own)
+        mixture, self.prototype_kwargs = own["mixture"], own
         if mixture not in tuple(MIXTURES):  # compared, not hashed: a damaged config may hold a list
             raise InterpError(f"unknown mixture '{mixture!s:.80}'. Choose one of: {', '.join(MIXTURES)}.")
-        self.prototype_kwargs: dict[str, Any] = dict(
-            n_prototypes=n_prototypes, latent_dim=latent_dim, temperature=temperature, mixture=mixture
-        )
         fusible = "fused" in inspect.signature(kwargs.get("optimizer_class", torch.optim.Adam)).parameters
         kwargs["optimizer_kwargs"] = ({"fused": True} if fusible else {}) | (kwargs.get("optimizer_kwargs") or {})
         super().__init__(*args, **kwargs)

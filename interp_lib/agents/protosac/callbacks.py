@@ -12,7 +12,8 @@ from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 
 from ...common.errors import InterpError
 from ...common.videos import write_mp4
-from ...envs.continuous import make_task, make_task_vec, task_info
+from ...envs.continuous import make_task, make_task_vec
+from ...envs.names import task_info
 from ..learning_curve import ProgressLog
 
 EVALUATIONS = "evaluations.csv"

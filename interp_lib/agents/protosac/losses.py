@@ -1,14 +1,25 @@
-"""Auxiliary losses that keep prototypes apart, occupied and few at a time (after ProtoPNet, arXiv 1806.10574).
+"""What one update of ProtoSAC minimises (methods 3.4; Haarnoja et al., arXiv 1812.05905, equations 5 and 7).
 
-Shapes: B states, K prototypes, d latent dimensions. Distances are squared and Euclidean.
+    L_critic = ½ Σ_j E[(Q_j(s, a) − r − γ (min_j Q̄_j(s', a') − α log π(a'|s')))²]
+    L_actor  = E[α log π(a|s) − min_j Q_j(s, a)] + Σ weight · auxiliary loss
+
+The auxiliary losses keep prototypes apart, occupied and few at a time (after ProtoPNet, arXiv 1806.10574). kernels.py
+has what computes all of this faster. Shapes: B states, K prototypes, d latent dimensions, a action dimensions.
+Distances are squared and Euclidean.
 """
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
+
+from .mixtures import choice_gradient
+
+if TYPE_CHECKING:
+    from .actor import Comparison, ProtoSACPolicy
 
 
 def squared_distances(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -54,3 +65,97 @@ def decision_entropy(weights: torch.Tensor) -> torch.Tensor:
 def usage_gap(weights: torch.Tensor) -> torch.Tensor:
     """log K − H(mean_i w_i), nats: 0 when all prototypes are used equally over the batch. ``weights`` is (B, K)."""
     return math.log(weights.shape[1]) - entropy(weights.mean(0))
+
+
+class AuxiliaryWeights(NamedTuple):
+    """Weights of the auxiliary losses, and the margin prototypes are kept apart by, as ProtoSAC's settings."""
+
+    cluster_weight: float
+    coverage_weight: float
+    separation_weight: float
+    separation_margin: float
+    sharpness_weight: float
+    usage_weight: float
+
+
+class ActorLoss(NamedTuple):
+    """Scalars; all but the first are detached."""
+
+    total: torch.Tensor  # its gradient is the actor's
+    policy: torch.Tensor  # without the auxiliary losses
+    log_prob: torch.Tensor  # mean log-density of the actions drawn
+    terms: dict[str, torch.Tensor]  # auxiliary losses and what usage they show, to log
+
+
+def critic_loss(
+    policy: ProtoSACPolicy,
+    observations: torch.Tensor,
+    actions: torch.Tensor,
+    next_observations: torch.Tensor,
+    rewards: torch.Tensor,
+    dones: torch.Tensor,
+    discounts: torch.Tensor | float,
+    ent_coef: torch.Tensor,
+    noise: torch.Tensor,
+) -> torch.Tensor:
+    """L_critic of B transitions; rewards, dones and discounts are (B, 1), the next actions' noise (B, a)."""
+    with torch.no_grad():
+        next_actions, next_log_prob = policy.actor.action_log_prob(next_observations, noise)
+        next_q = torch.cat(policy.critic_target(next_observations, next_actions), 1).amin(1, keepdim=True)
+        target = rewards + (1 - dones) * discounts * (next_q - ent_coef * next_log_prob.unsqueeze(1))
+    each = [F.mse_loss(q, target) for q in policy.critic(observations, actions)]
+    return 0.5 * sum(each[1:], start=each[0])
+
+
+def draws_needed(policy: ProtoSACPolicy) -> int:
+    """Actions :func:`actor_loss` draws in a state: choosing a component needs a baseline for its score function."""
+    return 2 if policy.actor.mixture == "gmm" else 1
+
+
+def actor_loss(
+    policy: ProtoSACPolicy,
+    observations: torch.Tensor,
+    ent_coef: torch.Tensor,
+    noise: torch.Tensor,
+    weights: AuxiliaryWeights,
+) -> ActorLoss:
+    """L_actor of states (B, *observation), with noise (draws, B, a) for the actions."""
+    # One encoder pass serves the policy, its log-probability and the auxiliary losses.
+    comparison = policy.actor.compare(observations)
+    mixed = policy.actor.mix(comparison.weights)
+    draws = [mixed.sample(each) for each in noise]
+    log_probs = [mixed.log_prob(u) for u, _ in draws]
+    costs = []
+    for (u, _), log_prob in zip(draws, log_probs, strict=True):
+        q = torch.cat(policy.critic(observations, torch.tanh(u), frozen=True), 1).amin(1)
+        costs.append(ent_coef * log_prob - q)
+    cost = torch.cat(costs).mean()
+    auxiliary, terms = auxiliary_loss(policy, comparison, weights)
+    total = cost + auxiliary
+    if len(draws) > 1:
+        total = total + choice_gradient(costs, [weight for _, weight in draws if weight is not None])
+    return ActorLoss(total, cost.detach(), torch.cat(log_probs).detach().mean(), terms)
+
+
+def auxiliary_loss(
+    policy: ProtoSACPolicy, comparison: Comparison, weights: AuxiliaryWeights
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The weighted sum of the auxiliary losses, and the terms to log."""
+    sharpness, gap = decision_entropy(comparison.weights), usage_gap(comparison.weights)
+    cluster, coverage = cluster_loss(comparison.distances), coverage_loss(comparison.distances)
+    separation = separation_loss(policy.actor.unit_prototypes(), weights.separation_margin)
+    total = (
+        weights.cluster_weight * cluster
+        + weights.coverage_weight * coverage
+        + weights.separation_weight * separation
+        + weights.sharpness_weight * sharpness
+        + weights.usage_weight * gap
+    )
+    terms = {
+        "cluster_loss": cluster,
+        "coverage_loss": coverage,
+        "separation_loss": separation,
+        "prototypes_per_decision": sharpness.exp(),
+        "prototypes_used": policy.actor.n_prototypes * (-gap).exp(),
+    }
+    return total, {name: value.detach() for name, value in terms.items()}

@@ -1,7 +1,7 @@
 """ProtoSAC and its baseline SAC as Stable-Baselines3 algorithms.
 
 ProtoSAC is SAC (Haarnoja et al., arXiv 1812.05905) whose actor compares the state with learned prototypes and mixes
-their Gaussians (actor.py). Each update takes a step on critics and actor (update.py), and every
+their Gaussians (actor.py). Each update takes a step on critics and actor (losses.py), and every
 ``projection_interval`` steps, and at the end of ``learn``, each prototype is moved onto the nearest state in the replay
 buffer (projection.py), and the policy is brought back to what it was (refit.py).
 """
@@ -11,23 +11,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from gymnasium import spaces
-from stable_baselines3 import SAC as SB3SAC
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, ReplayBufferSamples
-from stable_baselines3.sac.policies import SACPolicy
 
 from ...common.compute import has_cpp_compiler, prefers_onednn
 from ...common.errors import InterpError
-from .actor import NEEDS_BOX, ProtoActor, ProtoCnnPolicy, ProtoSACPolicy
-from .checks import check_settings, enough_memory, refuse_nan, refuse_nan_losses
+from .actor import NEEDS_BOX, POLICY_SETTINGS, ProtoActor, ProtoCnnPolicy, ProtoSACPolicy
+from .base import RunFolderSAC
+from .checks import refuse_nan, refuse_nan_losses
+from .kernels import EAGER, Losses, compiled_losses
+from .losses import AuxiliaryWeights, draws_needed
 from .projection import Projection, distinct, latest_observations, place, project, replay_observations, spread
-from .run_folder import RunFolderMixin
-from .update import EAGER, AuxiliaryWeights, Losses, compiled_losses, draws_needed
+from .settings import PROTOTYPE_DEFAULTS
 
 _IMITATED_STATES = 20_000  # of LunarLander about eighty episodes
 _COMPILING_PAYS = 100_000  # steps: some 2 ms saved in each against most of a minute
@@ -77,66 +76,7 @@ class Prototypes:
     projected: bool
 
 
-if TYPE_CHECKING:
-    _MixedInto = SB3SAC
-else:
-    _MixedInto = object
-
-
-class _Checked(_MixedInto):
-    """Turns the mistakes SB3 reports obscurely, or not at all, into one clear line."""
-
-    algorithm: ClassVar[str]
-
-    def __init__(self, policy: str | type[SACPolicy], env: GymEnv | str | None, *args: Any, **kwargs: Any):
-        prototypes = self.algorithm == "protosac"
-        if isinstance(policy, type) and issubclass(policy, ProtoSACPolicy) != prototypes:
-            right, wrong = ("SAC", "ProtoSAC") if prototypes else ("ProtoSAC", "SAC")
-            raise InterpError(f"{policy.__name__} is a policy of {right}, not {wrong}. Use {right}, or {right}.load.")
-        if isinstance(policy, str) and policy not in self.policy_aliases:
-            raise InterpError(f"unknown policy '{policy!s:.80}'. Choose one of: {', '.join(self.policy_aliases)}.")
-        try:
-            super().__init__(policy, env, *args, **kwargs)  # type: ignore[arg-type]  # load() leaves env out, in SB3 too
-        except AssertionError as error:
-            space = getattr(self, "action_space", None)
-            if space is None or isinstance(space, spaces.Box):
-                raise
-            raise InterpError(
-                f"{self.algorithm} needs continuous actions (Box), but this environment has {space}. "
-                "Choose one of the continuous tasks."
-            ) from error
-
-    def _setup_model(self) -> None:
-        check_settings(vars(self))
-        shape = self.observation_space.shape or ()
-        if self.policy_class is self.policy_aliases["CnnPolicy"] and len(shape) != 3:
-            raise InterpError(f"CnnPolicy needs images, but observations have shape {shape}. Use MlpPolicy.")
-        with enough_memory(self.buffer_size):
-            super()._setup_model()
-
-    def predict(self, observation: Any, *args: Any, **kwargs: Any) -> tuple[np.ndarray, Any]:
-        """Stable-Baselines3's ``predict``.
-
-        Raises:
-            InterpError: the observation holds NaN.
-        """
-        refuse_nan(observation)
-        return super().predict(observation, *args, **kwargs)
-
-    @torch.no_grad()
-    def value(self, observations: np.ndarray) -> np.ndarray:
-        """min_j Q_j(s, π(s)) (B,) float32 of the deterministic action, for observations (B, *observation).
-
-        Raises:
-            InterpError: an observation holds NaN.
-        """
-        refuse_nan(observations)
-        self.policy.set_training_mode(False)
-        tensor, _ = self.policy.obs_to_tensor(observations)
-        return _numpy(torch.cat(self.critic(tensor, self.actor(tensor, deterministic=True)), 1).amin(1))
-
-
-class SAC(_Checked, RunFolderMixin, SB3SAC):
+class SAC(RunFolderSAC):
     """Stable-Baselines3's SAC, plus run folders (``save_run``, ``load_run``): the baseline."""
 
     algorithm: ClassVar[str] = "sac"
@@ -149,7 +89,7 @@ class SAC(_Checked, RunFolderMixin, SB3SAC):
         )
 
 
-class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
+class ProtoSAC(RunFolderSAC):
     """Soft actor-critic that acts by comparing states with prototypes.
 
     What is not listed here is as in Stable-Baselines3's ``SAC``, with these exceptions:
@@ -167,18 +107,12 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
     Args:
         policy: ``"MlpPolicy"`` or ``"CnnPolicy"``.
         env: environment, VecEnv or Gymnasium id with Box observations and actions.
-        n_prototypes: K.
-        latent_dim: d, dimensions of the latent space.
-        temperature: of the softmax over similarities (``tau`` stays SAC's target update rate).
-        mixture: ``"blend"``, N(Σ w μ, (Σ w σ)²), or ``"gmm"``, Σ w N(μ, σ²).
-        cluster_weight, coverage_weight, separation_weight: of the auxiliary losses (losses.py).
-        separation_margin: squared distance, in [0, 4], that prototypes are kept apart by.
-        sharpness_weight: of the mean entropy of a decision's weights; pushes towards fewer prototypes a decision.
-        usage_weight: of log K − entropy of the mean weights; pushes towards using all prototypes.
-        projection_interval: environment steps between projections while training; 0: only at the end.
+        n_prototypes, latent_dim, temperature, mixture, cluster_weight, coverage_weight, separation_weight,
+            separation_margin, sharpness_weight, usage_weight, projection_interval, projection_candidates: see
+            :class:`~interp_lib.agents.protosac.settings.TaskSettings`, whose defaults they have (``tau`` stays SAC's
+            target update rate).
         final_projection: project at the end of ``learn``.
         imitation_epochs: of the final projection, in which encoder and Gaussians imitate the policy before it.
-        projection_candidates: how many replay states a projection chooses from, at most.
         compile: whether updates go through torch.compile, which takes most of a minute before the first; ``"auto"``:
             on a CPU, if ``learn`` is asked for 100,000 steps or more, where it was measured to pay (not where oneDNN
             multiplies, see compute.py) and there is a C++ compiler.
@@ -189,14 +123,15 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
 
     algorithm: ClassVar[str] = "protosac"
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": ProtoSACPolicy, "CnnPolicy": ProtoCnnPolicy}
-    prototype_fields: ClassVar[tuple[str, ...]] = ("n_prototypes", "latent_dim", "temperature", "mixture")
     extra_fields: ClassVar[tuple[str, ...]] = (
-        *prototype_fields, "cluster_weight", "coverage_weight", "separation_weight", "separation_margin",
-        "sharpness_weight", "usage_weight", "projection_interval", "final_projection", "imitation_epochs",
-        "projection_candidates",
-    )  # fmt: skip
+        *(name for name in PROTOTYPE_DEFAULTS if name != "projection_candidates"),
+        *("final_projection", "imitation_epochs", "projection_candidates"),  # last in every config.json
+    )
     actor: ProtoActor  # type: ignore[assignment]  # SB3 annotates its own Actor, which this replaces
     policy: ProtoSACPolicy
+    n_prototypes: int
+    projection_interval: int
+    projection_candidates: int
 
     def __init__(
         self,
@@ -204,42 +139,18 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
         env: GymEnv | str | None,
         learning_rate: Any = 3e-4,
         *,
-        n_prototypes: int = 16,
-        latent_dim: int = 32,
-        temperature: float = 0.15,
-        mixture: str = "blend",
-        cluster_weight: float = 1.0,
-        coverage_weight: float = 1.0,
-        separation_weight: float = 0.1,
-        separation_margin: float = 0.3,
-        sharpness_weight: float = 0.0,
-        usage_weight: float = 0.1,
-        projection_interval: int = 5_000,
         final_projection: bool = True,
         imitation_epochs: int = 50,
-        projection_candidates: int = 100_000,
         compile: bool | Literal["auto"] = "auto",
         _init_setup_model: bool = True,
         **kwargs: Any,
     ):
-        self.n_prototypes = n_prototypes
-        self.latent_dim = latent_dim
-        self.temperature = temperature
-        self.mixture = mixture
-        self.cluster_weight = cluster_weight
-        self.coverage_weight = coverage_weight
-        self.separation_weight = separation_weight
-        self.separation_margin = separation_margin
-        self.sharpness_weight = sharpness_weight
-        self.usage_weight = usage_weight
-        self.projection_interval = projection_interval
-        self.final_projection = final_projection
-        self.imitation_epochs = imitation_epochs
-        self.projection_candidates = projection_candidates
-        self.compile = compile
+        for name, default in PROTOTYPE_DEFAULTS.items():
+            setattr(self, name, kwargs.pop(name, default))
+        self.final_projection, self.imitation_epochs, self.compile = final_projection, imitation_epochs, compile
         self._last_projection = 0
         self._chosen_losses: Losses | None = None
-        if misplaced := set(kwargs.get("policy_kwargs") or {}) & set(self.prototype_fields):
+        if misplaced := set(kwargs.get("policy_kwargs") or {}) & set(POLICY_SETTINGS):
             name = sorted(misplaced)[0]
             raise InterpError(f"{name} is an argument of ProtoSAC itself. Pass {name}=…, not within policy_kwargs.")
         if policy == "MultiInputPolicy":
@@ -261,8 +172,8 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
     @contextmanager
     def _full_policy_kwargs(self) -> Iterator[None]:
         """The prototype settings reach the policy through its kwargs; outside of this they stay the user's own."""
-        given = {name: value for name, value in self.policy_kwargs.items() if name not in self.prototype_fields}
-        self.policy_kwargs = given | {name: getattr(self, name) for name in self.prototype_fields}
+        given = {name: value for name, value in self.policy_kwargs.items() if name not in POLICY_SETTINGS}
+        self.policy_kwargs = given | {name: getattr(self, name) for name in POLICY_SETTINGS}
         try:
             yield
         finally:
@@ -374,10 +285,7 @@ class ProtoSAC(_Checked, RunFolderMixin, SB3SAC):
         return self._chosen_losses
 
     def _auxiliary_weights(self) -> AuxiliaryWeights:
-        return AuxiliaryWeights(
-            self.cluster_weight, self.coverage_weight, self.separation_weight, self.separation_margin,
-            self.sharpness_weight, self.usage_weight,
-        )  # fmt: skip
+        return AuxiliaryWeights(*(getattr(self, name) for name in AuxiliaryWeights._fields))
 
     def _update_targets(self) -> None:
         with torch.no_grad():

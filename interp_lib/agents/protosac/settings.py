@@ -26,124 +26,90 @@ decision: prototypes that are more used and decisions that take longer to read a
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from ...common.errors import InterpError
 from ...envs.names import continuous_task
 
 
+def _option(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
 @dataclass(frozen=True)
-class TaskSettings:
-    """One row of the table. Every field can be overridden from the command line.
+class SACSettings:
+    """What SAC and ProtoSAC share of a row of the table; each field is a flag of ``interp train``, too."""
 
-    SAC and ProtoSAC:
-        timesteps: default budget, environment steps.
-        policy: "MlpPolicy" or "CnnPolicy".
-        net_arch: hidden layers of actor (encoder) and critics.
-        learning_rate: a number, or "lin_7.3e-4" for linear decay to 0.
-        buffer_size, learning_starts, batch_size, gamma, tau, train_freq, gradient_steps, ent_coef: SB3's.
-        action_noise: None, "ou_0.5" or "normal_0.1", added while training.
-        n_envs: parallel environments.
+    timesteps: int  # default budget, environment steps
+    policy: str = _option("MlpPolicy", "MlpPolicy or CnnPolicy")
+    net_arch: tuple[int, ...] = _option((256, 256), "hidden layers of actor (encoder) and critics, such as 256,256")
+    learning_rate: float | str = _option(3e-4, "a number, or lin_7.3e-4 for linear decay to 0")
+    buffer_size: int = _option(1_000_000, "transitions the replay buffer holds")
+    learning_starts: int = _option(100, "random steps before the first update")
+    batch_size: int = _option(256, "transitions an update")
+    gamma: float = _option(0.99, "discount")
+    tau: float = _option(0.005, "update rate of the target critics")
+    train_freq: int = _option(1, "steps between updates")
+    gradient_steps: int = _option(1, "updates each time; -1: one a step made")
+    ent_coef: float | str = _option("auto", "entropy coefficient; auto or auto_0.1 (where it starts): it is learned")
+    action_noise: str | None = _option(None, "none, ou_0.5 or normal_0.1, added while training")
+    n_envs: int = _option(1, "parallel environments")
 
-    ProtoSAC only (see ProtoSAC for their meaning): the rest.
-    """
 
-    timesteps: int
-    policy: str = "MlpPolicy"
-    net_arch: tuple[int, ...] = (256, 256)
-    learning_rate: float | str = 3e-4
-    buffer_size: int = 1_000_000
-    learning_starts: int = 100
-    batch_size: int = 256
-    gamma: float = 0.99
-    tau: float = 0.005
-    train_freq: int = 1
-    gradient_steps: int = 1
-    ent_coef: float | str = "auto"
-    action_noise: str | None = None
-    n_envs: int = 1
+@dataclass(frozen=True)
+class TaskSettings(SACSettings):
+    """One row of the table: what SAC has, and ProtoSAC's own settings."""
 
-    n_prototypes: int = 16
-    latent_dim: int = 32
-    temperature: float = 0.15
-    mixture: str = "blend"
-    cluster_weight: float = 1.0
-    coverage_weight: float = 1.0
-    separation_weight: float = 0.1
-    separation_margin: float = 0.3
-    sharpness_weight: float = 0.0
-    usage_weight: float = 0.1
-    projection_interval: int = 5_000
-    projection_candidates: int = 100_000
+    n_prototypes: int = _option(16, "K, the number of prototypes")
+    latent_dim: int = _option(32, "d, dimensions of the latent space")
+    temperature: float = _option(0.15, "of the softmax over similarities; lower: fewer prototypes share a decision")
+    mixture: str = _option("blend", "blend, N(Σ w μ, (Σ w σ)²), or gmm, Σ w N(μ, σ²)")
+    cluster_weight: float = _option(1.0, "weight of the distance from a state to its nearest prototype")
+    coverage_weight: float = _option(1.0, "weight of the distance from a prototype to its nearest state")
+    separation_weight: float = _option(0.1, "weight of the loss that keeps prototypes apart")
+    separation_margin: float = _option(0.3, "squared distance, in [0, 4], that prototypes are kept apart by")
+    sharpness_weight: float = _option(0.0, "weight of a decision's mean entropy; pushes towards fewer prototypes")
+    usage_weight: float = _option(0.1, "weight of log K − entropy of the mean weights; pushes towards using all")
+    projection_interval: int = _option(5_000, "steps between projections while training; 0: only at the end")
+    projection_candidates: int = _option(100_000, "replay states a projection chooses from, at most")
 
 
 _MUJOCO = TaskSettings(timesteps=1_000_000, learning_starts=10_000, n_prototypes=24, latent_dim=64, usage_weight=1.0)
-_LOCOMOTION = dataclasses.replace(_MUJOCO, temperature=0.3, separation_weight=1.0, usage_weight=5.0)
+_LOCOMOTION = replace(_MUJOCO, temperature=0.3, separation_weight=1.0, usage_weight=5.0)
 
 SETTINGS: dict[str, TaskSettings] = {
     "pendulum": TaskSettings(
-        timesteps=20_000,
-        learning_rate=1e-3,
-        buffer_size=20_000,
-        temperature=0.3,
-        usage_weight=1.0,
-        projection_interval=2_000,
+        timesteps=20_000, learning_rate=1e-3, buffer_size=20_000,
+        temperature=0.3, usage_weight=1.0, projection_interval=2_000,
     ),
     "lunarlander": TaskSettings(
-        timesteps=500_000,
-        net_arch=(400, 300),
-        learning_rate="lin_7.3e-4",
-        buffer_size=500_000,
-        learning_starts=10_000,
-        tau=0.01,
-        n_prototypes=24,
-        latent_dim=64,
+        timesteps=500_000, net_arch=(400, 300), learning_rate="lin_7.3e-4", buffer_size=500_000, learning_starts=10_000,
+        tau=0.01, n_prototypes=24, latent_dim=64,
     ),
     "mountaincar": TaskSettings(
-        timesteps=50_000,
-        net_arch=(64, 64),
-        buffer_size=50_000,
-        batch_size=512,
-        gamma=0.9999,
-        tau=0.01,
-        train_freq=32,
-        gradient_steps=32,
-        ent_coef=0.1,
-        action_noise="ou_1.5",
-        separation_weight=1.0,
-        usage_weight=1.0,
-        projection_interval=2_000,
+        timesteps=50_000, net_arch=(64, 64), buffer_size=50_000, batch_size=512, gamma=0.9999, tau=0.01, train_freq=32,
+        gradient_steps=32, ent_coef=0.1, action_noise="ou_1.5",
+        separation_weight=1.0, usage_weight=1.0, projection_interval=2_000,
     ),
     "halfcheetah": _LOCOMOTION,
-    "humanoid": dataclasses.replace(_MUJOCO, timesteps=2_000_000),
-    "hopper": dataclasses.replace(_LOCOMOTION, n_prototypes=32),
+    "humanoid": replace(_MUJOCO, timesteps=2_000_000),
+    "hopper": replace(_LOCOMOTION, n_prototypes=32),
     "carracing": TaskSettings(
-        timesteps=500_000,
-        policy="CnnPolicy",
-        net_arch=(128, 128),
-        buffer_size=100_000,
-        learning_starts=1_000,
-        batch_size=64,
-        tau=0.01,
-        train_freq=8,
-        gradient_steps=4,
-        ent_coef="auto_0.05",
-        n_prototypes=16,
-        latent_dim=64,
-        temperature=0.3,
-        separation_weight=1.0,
-        usage_weight=1.0,
+        timesteps=500_000, policy="CnnPolicy", net_arch=(128, 128), buffer_size=100_000, learning_starts=1_000,
+        batch_size=64, tau=0.01, train_freq=8, gradient_steps=4, ent_coef="auto_0.05",
+        n_prototypes=16, latent_dim=64, temperature=0.3, separation_weight=1.0, usage_weight=1.0,
         projection_candidates=5_000,  # frame stacks, each 16 kB and a pass through the CNN
     ),
-}
+}  # fmt: skip
 
-_FIELDS = tuple(field.name for field in dataclasses.fields(TaskSettings))
-_PROTOTYPE_FIELDS = _FIELDS[_FIELDS.index("n_prototypes") :]
+# What ProtoSAC has that SAC has not, with its defaults: keyword arguments of its constructor.
+PROTOTYPE_DEFAULTS: dict[str, Any] = {
+    option.name: option.default for option in fields(TaskSettings)[len(fields(SACSettings)) :]
+}
 
 
 def task_settings(env: str, overrides: Mapping[str, Any] | None = None) -> TaskSettings:
@@ -156,10 +122,11 @@ def task_settings(env: str, overrides: Mapping[str, Any] | None = None) -> TaskS
     Raises:
         InterpError: unknown task or field, a task without settings, or a value of the wrong type.
     """
-    name = continuous_task(env)
-    if name not in SETTINGS:
-        raise InterpError(f"{name} has no settings. Add an entry to SETTINGS in interp_lib/prototypes/settings.py.")
-    settings = SETTINGS[name]
+    task = continuous_task(env)
+    if task not in SETTINGS:
+        raise InterpError(
+            f"{task} has no settings. Add an entry to SETTINGS in interp_lib/agents/protosac/settings.py."
+        )
     types = typing.get_type_hints(TaskSettings)
     converted = {}
     for name, value in (overrides or {}).items():
@@ -168,12 +135,12 @@ def task_settings(env: str, overrides: Mapping[str, Any] | None = None) -> TaskS
             hint = f"Did you mean {' or '.join(near)}?" if near else f"Settings: {', '.join(types)}."
             raise InterpError(f"unknown setting '{name}'. {hint}")
         converted[name] = _convert(name, value, types[name])
-    return dataclasses.replace(settings, **converted)
+    return replace(SETTINGS[task], **converted)
 
 
 def prototype_settings(settings: TaskSettings) -> dict[str, Any]:
     """The part of the settings that only ProtoSAC has, as its keyword arguments."""
-    return {name: getattr(settings, name) for name in _PROTOTYPE_FIELDS}
+    return {name: getattr(settings, name) for name in PROTOTYPE_DEFAULTS}
 
 
 def _convert(name: str, value: Any, kind: Any) -> Any:

@@ -24,8 +24,8 @@ from ...envs.continuous import make_task_vec
 from ...envs.names import continuous_task
 from ..learning_curve import ROW_STEPS, ProgressLog
 from .callbacks import EVALUATION_COLUMNS, EVALUATIONS, EvaluationLog, VideoLog
+from .config import CONFIG, WEIGHTS, check_config, make_noise, make_schedule
 from .protosac import SAC, ProtoSAC
-from .run_folder import CONFIG, WEIGHTS, check_config, make_noise, make_schedule
 from .settings import TaskSettings, prototype_settings, task_settings
 from .training_state import MOST_ENVS, read_state, write_state
 from .vision import SmallCNN

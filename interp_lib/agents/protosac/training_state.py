@@ -25,8 +25,8 @@ import torch
 from ...common.errors import InterpError
 from ...common.storage import atomic_write, refuse_nonfinite
 from ...envs.continuous import make_task_vec
+from .config import check_config
 from .protosac import SAC, ProtoSAC
-from .run_folder import check_config
 
 FORMAT = 2  # 1 was Stable-Baselines3's zip, which holds pickles
 _MANIFEST, _TENSORS = "state.json", "tensors.safetensors"

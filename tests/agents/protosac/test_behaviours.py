@@ -97,7 +97,8 @@ def test_actions_keep_their_shape(mixture, tmp_path):
     space = Shaped.action_space
     expected = space.low + (np.tanh(p.action_means).reshape(5, 2, 2) + 1) / 2 * (space.high - space.low)
     np.testing.assert_allclose(p.actions, expected, rtol=1e-5, atol=1e-6)
-    assert agent.value(STATES).shape == (7,)
+    observations = agent.policy.obs_to_tensor(STATES)[0]
+    assert agent.critic(observations, agent.actor(observations, deterministic=True))[0].shape == (7, 1)
     again = ProtoSAC.load_run(agent.save_run(tmp_path, env="shaped"))
     np.testing.assert_array_equal(again.explain(STATES).action, e.action)
 
@@ -221,7 +222,7 @@ def test_a_zip_of_the_other_algorithm_is_refused_or_read_right(tmp_path):
 @both
 def test_nan_is_found_in_lists_too(algorithm):
     agent = algorithm("MlpPolicy", make_task_vec("pendulum"), **SMALL)
-    reads = [agent.predict, agent.value]
+    reads = [agent.predict]
     if algorithm is ProtoSAC:
         reads += [agent.explain, agent.encode]
     for read in reads:

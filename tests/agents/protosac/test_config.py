@@ -10,7 +10,7 @@ import torch
 
 from interp_lib import load_agent
 from interp_lib.agents.protosac import SAC, ProtoSAC
-from interp_lib.agents.protosac.run_folder import _ACTIVATIONS
+from interp_lib.agents.protosac.config import _ACTIVATIONS
 from interp_lib.common.errors import InterpError
 from interp_lib.common.storage import read_tensors, write_tensors
 from interp_lib.envs.continuous import make_task_vec

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import dataclasses
 import json
 import threading
 import zipfile
@@ -14,8 +15,9 @@ import pytest
 import torch
 
 from interp_lib.agents.learning_curve import read_progress
-from interp_lib.agents.protosac import SAC, SETTINGS, ProtoSAC, task_settings, train_run, training
+from interp_lib.agents.protosac import SAC, SETTINGS, ProtoSAC, TaskSettings, task_settings, train_run, training
 from interp_lib.agents.protosac.training import COLUMNS, _load_state
+from interp_lib.cli import main
 from interp_lib.common.errors import InterpError
 from interp_lib.envs.names import CONTINUOUS_TASKS
 
@@ -151,3 +153,20 @@ def test_long_runs_save_their_state_on_the_way(tmp_path, monkeypatch):
     )
     train("sac", tmp_path, timesteps=60)
     assert len(saved) > 2 and saved[0] < 10 and saved[-1] == 60
+
+
+def test_every_setting_is_a_flag_of_its_algorithm(tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr("interp_lib.runs.training.train", lambda *_, options, **__: given.append(options) or tmp_path)
+    values = {"batch_size": "64", "net_arch": "32,32", "ent_coef": "auto_0.1", "gamma": "0.9", "action_noise": "none"}
+    flags = [text for name, value in values.items() for text in (f"--{name.replace('_', '-')}", value)]
+    for algorithm, more in (("sac", []), ("protosac", ["--n-prototypes", "9", "--mixture", "gmm"])):
+        assert main(["train", algorithm, "pendulum", *flags, *more, "--set", "tau=0.5", "--set", "gamma=0.8"]) == 0
+        settings = task_settings("pendulum", given[-1])
+        assert settings.batch_size == 64 and settings.net_arch == (32, 32) and settings.action_noise is None
+        assert (settings.ent_coef, settings.gamma, settings.tau) == ("auto_0.1", 0.9, 0.5)  # a flag before --set
+    assert (settings.n_prototypes, settings.mixture) == (9, "gmm")
+    with pytest.raises(SystemExit):
+        main(["train", "sac", "pendulum", "--n-prototypes", "9"])
+    for field in dataclasses.fields(TaskSettings)[1:]:
+        assert field.metadata["help"], field.name

@@ -7,8 +7,8 @@ import torch
 from stable_baselines3.common.torch_layers import create_mlp
 from torch import nn
 
-from interp_lib.agents.protosac import ProtoSAC, mlp
-from interp_lib.agents.protosac.mlp import layers_of, run_mlp
+from interp_lib.agents.protosac import ProtoSAC, kernels
+from interp_lib.agents.protosac.kernels import layers_of, run_mlp
 from interp_lib.common import compute
 from interp_lib.envs.continuous import make_task_vec
 
@@ -29,7 +29,7 @@ def test_values_and_gradients_are_those_of_torch(widths, onednn, monkeypatch):
         pytest.skip("this PyTorch has no oneDNN")
     monkeypatch.setattr(compute, "prefers_onednn", lambda: onednn)
     net = network(*widths)
-    x = torch.randn(mlp._FEW_ROWS + 38, 5, requires_grad=True)
+    x = torch.randn(kernels._FEW_ROWS + 38, 5, requires_grad=True)
     inputs = [x, *net.parameters()]
     fast, plain = run_mlp(net, x), net(x)
     assert type(fast.grad_fn).__name__ == "_MLPBackward"
@@ -67,7 +67,7 @@ def test_critics_are_sb3s_own(share):
     kwargs = {"net_arch": [64, 64], "share_features_extractor": share}
     agent = ProtoSAC("MlpPolicy", make_task_vec("pendulum"), policy_kwargs=kwargs, seed=0, buffer_size=10)
     obs, actions = torch.randn(64, 3), torch.rand(64, 1, requires_grad=True)
-    sb3_forward = super(mlp.FastCritic, agent.critic).forward
+    sb3_forward = super(kernels.FastCritic, agent.critic).forward
     for got, expected in zip(agent.critic(obs, actions), sb3_forward(obs, actions), strict=True):
         torch.testing.assert_close(got, expected)
     frozen = sum(q.sum() for q in agent.critic(obs, actions, frozen=True))
