@@ -131,12 +131,16 @@ class Handler(BaseHTTPRequestHandler):
                 wanted = json.loads(body)
                 repo = f"{wanted['organization']}/{wanted['name']}"
                 if repo in self.hub.repos:
-                    self.answer({"error": "You already created this model repo"}, 409)
+                    said = {"error": "You already created this model repo", "url": f"{self.hub.url}/{repo}"}
+                    self.answer(said, 409)
                     return
                 self.hub.private[repo] = wanted.get("visibility") == "private"
                 self.hub.commit(repo, "main", {".gitattributes": b"*.safetensors filter=lfs\n"})
                 self.answer({"url": f"{self.hub.url}/{repo}"})
             case ["api", "models", user, name, "branch", branch]:
+                if branch in self.hub.repos[f"{user}/{name}"]:
+                    self.answer({"error": f"Reference already exists: refs/heads/{branch}"}, 409)
+                    return
                 self.hub.commit(f"{user}/{name}", branch, dict(self.hub.repos[f"{user}/{name}"]["main"]))
                 self.answer()
             case ["api", "models", user, name, "preupload", revision]:

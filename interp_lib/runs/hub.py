@@ -10,22 +10,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ..common.errors import InterpError
 from .checks import verify_run
-from .folder import (
-    NOTES,
-    RETURNS,
-    RUN_NAME,
-    SHIPPED_FILES,
-    find_runs,
-    read_run,
-    sha256,
-)
+from .folder import NOTES, RETURNS, RUN_NAME, SHIPPED_FILES, find_runs, read_run, sha256
 from .release import put_in_place, workplace
 
 if TYPE_CHECKING:
@@ -64,31 +56,24 @@ def push(
         InterpError: a run is missing or not as it was released, in which case none is pushed; or the repository can't
             be reached or written to.
     """
-    if names:
-        runs = [read_run(Path(folder) / _checked(name)) for name in dict.fromkeys(names)]
-    else:
-        runs = find_runs(folder)
-    if not runs:
+    found = [read_run(Path(folder) / _checked(name)) for name in dict.fromkeys(names)] if names else find_runs(folder)
+    if not found:
         raise InterpError(f"no runs in {folder}. Train one: interp train sppo fruitbot")
-    problems = [problem for run in runs for problem in verify_run(run)]
-    problems += [f"{run.path / file} is missing" for run in runs for file in _NEEDED - _shipped(run.path)]
+    problems = [problem for run in found for problem in verify_run(run)]
+    problems += [f"{run.path / file} is missing" for run in found for file in _NEEDED - _shipped(run.path)]
     if problems:
         raise InterpError(f"nothing was pushed: {'; '.join(problems)}. Release it again, or name the runs to push.")
     store = _open(repo, revision)
     store.make(private)
     there, _ = _sorted_out(store.paths())
-    kept = []
-    for run in runs:
-        differing = _differing(store, run.name, there[run.name], run.path) if run.name in there else None
-        if differing == []:
-            say(f"{run.name}: already in {store.name}, unchanged")
-        elif differing and not replace:
-            kept.append(run.name)
-            say(_different(run.name, store.name, differing))
-        else:
-            store.put(run.path, stale=there.get(run.name, set()) - _shipped(run.path))
-            say(f"{run.name}: pushed to {store.name} ({_megabytes(run.path)})")
-    return kept
+
+    def bring(name: str) -> str:
+        store.put(runs[name], stale=there.get(name, set()) - _shipped(runs[name]))
+        return f"pushed to {store.name} ({_megabytes(runs[name])})"
+
+    runs = {run.name: run.path for run in found}
+    differing = {name: _differing(store, there[name], path) for name, path in runs.items() if name in there}
+    return _bring_each(runs, differing, bring, store.name, replace, say)
 
 
 def pull(
@@ -132,18 +117,41 @@ def pull(
         some = ", ".join(repr(path) for path in others[:_MOST_NAMES])
         more = f" and {len(others) - _MOST_NAMES:,} more" if len(others) > _MOST_NAMES else ""
         say(f"left out, as no part of a released run: {some}{more}")
+
+    def bring(name: str) -> str:
+        _bring(store, runs[name], targets[name])
+        return f"pulled to {folder} ({_megabytes(targets[name])})"
+
+    targets = {name: Path(folder) / name for name in names or runs}
+    differing = {name: _differing(store, runs[name], path) for name, path in targets.items() if path.exists()}
+    return _bring_each(targets, differing, bring, folder, replace, say)
+
+
+def _bring_each(
+    names: Iterable[str],
+    differing: Mapping[str, list[str]],
+    bring: Callable[[str], str],
+    place: Path | str,
+    replace: bool,
+    say: Callable[[str], Any],
+) -> list[str]:
+    """Bring runs to ``place`` but those that it has, and return those that it keeps.
+
+    Args:
+        differing: of each run that ``place`` has, the files that are not the same there.
+        bring: does it, and returns what to say.
+    """
     kept = []
-    for name in dict.fromkeys(names or runs):
-        target = Path(folder) / name
-        differing = _differing(store, name, runs[name], target) if target.exists() else None
-        if differing == []:
-            say(f"{name}: already in {folder}, unchanged")
-        elif differing and not replace:
+    for name in names:
+        files = differing.get(name)
+        if files == []:
+            say(f"{name}: already in {place}, unchanged")
+        elif files and not replace:
             kept.append(name)
-            say(_different(name, folder, differing))
+            what = ", ".join(files)
+            say(f"{name}: kept, because {place} has a different one ({what}); --replace overwrites it")
         else:
-            _bring(store, name, runs[name], target)
-            say(f"{name}: pulled to {folder} ({_megabytes(target)})")
+            say(f"{name}: {bring(name)}")
     return kept
 
 
@@ -170,35 +178,32 @@ def _shipped(run_dir: Path) -> set[str]:
     return {file for file in SHIPPED_FILES if (run_dir / file).is_file()}
 
 
-def _differing(store: _Store, name: str, files: set[str], run_dir: Path) -> list[str]:
+def _differing(store: _Store, files: set[str], run_dir: Path) -> list[str]:
     """Shipped files of a run that are not the same in ``store``, which has ``files``, and in ``run_dir``."""
     here = _shipped(run_dir)
     with _reading(run_dir):
-        altered = {file for file in files & here if not store.same(f"{name}/{file}", run_dir / file)}
+        altered = {file for file in files & here if not store.same(f"{run_dir.name}/{file}", run_dir / file)}
     return sorted((files ^ here) | altered)
-
-
-def _different(name: str, place: Path | str, differing: Sequence[str]) -> str:
-    return f"{name}: kept, because {place} has a different one ({', '.join(differing)}); --replace overwrites it"
 
 
 def _megabytes(run_dir: Path) -> str:
     return f"{sum((run_dir / file).stat().st_size for file in _shipped(run_dir)) / 1e6:.2f} MB"
 
 
-def _bring(store: _Store, name: str, files: Collection[str], target: Path) -> None:
+def _bring(store: _Store, files: Collection[str], target: Path) -> None:
     """Fetch a run beside ``target``, verify it there, and move it into its place."""
     work = workplace(target)
+    fresh = work / target.name
     try:
         shutil.rmtree(work, ignore_errors=True)
-        for file in SHIPPED_FILES:
-            if file in files:
-                store.fetch(f"{name}/{file}", work)
-        _verify(work / name, store.name)
-        put_in_place(work / name, target)
+        for file in sorted(files):
+            store.fetch(f"{target.name}/{file}", work)
+        _verify(fresh, store.name)
+        put_in_place(fresh, target)
     except OSError as error:
         reason = " ".join(str(error.strerror or error).split())
-        raise InterpError(f"cannot bring {name} to {target}: {reason}. Free space or choose another folder.") from error
+        what = f"cannot bring {target.name} to {target}: {reason}"
+        raise InterpError(f"{what}. Free space or choose another folder.") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -221,27 +226,6 @@ def _reading(path: Path) -> Iterator[None]:
         raise InterpError(f"cannot read {error.filename or path}: {error.strerror or error}.") from error
 
 
-class _Store(Protocol):
-    """A place with one folder a run; paths in it are relative and have slashes."""
-
-    name: str
-
-    def make(self, private: bool) -> None:
-        """See to it that runs can be put there."""
-
-    def paths(self) -> list[str]:
-        """All files; those in folders of folders at the discretion of the place."""
-
-    def same(self, path: str, file: Path) -> bool:
-        """Whether a file of the place has the content of a local one."""
-
-    def fetch(self, path: str, into: Path) -> None:
-        """Copy a file to ``into / path``."""
-
-    def put(self, run_dir: Path, stale: Collection[str]) -> None:
-        """Take in a run as a whole; ``stale`` are files that its predecessor has and it has not."""
-
-
 def _open(repo: str, revision: str | None) -> _Store:
     if not Path(repo).is_dir():
         return _Hub(repo, revision)
@@ -251,33 +235,40 @@ def _open(repo: str, revision: str | None) -> _Store:
 
 
 class _Folder:
-    """A folder that this machine can read, such as a shared drive."""
+    """A folder that this machine can read, such as a shared drive; paths in it are relative and have slashes."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, str(path)
 
     def make(self, private: bool) -> None:
+        """See to it that runs can be put there."""
         if private:
             raise InterpError(f"{self.name} is a folder: who may read it is said by chmod. Leave out --private.")
 
     def paths(self) -> list[str]:
-        # Two levels are enough for runs, and deeper ones could be a whole drive.
+        """All files, two levels deep: that is enough for runs, and deeper ones could be a whole drive."""
         found = (path for pattern in ("*", "*/*") for path in self.path.glob(pattern) if path.is_file())
         return [path.relative_to(self.path).as_posix() for path in found]
 
     def same(self, path: str, file: Path) -> bool:
+        """Whether a file of the place has the content of a local one."""
         return sha256(self.path / path) == sha256(file)
 
     def fetch(self, path: str, into: Path) -> None:
+        """Copy a file to ``into / path``."""
         (into / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(self.path / path, into / path)
 
     def put(self, run_dir: Path, stale: Collection[str]) -> None:
-        _bring(_Folder(run_dir.parent), run_dir.name, _shipped(run_dir), self.path / run_dir.name)
+        """Take in a run as a whole; ``stale`` are files that its predecessor has and it has not."""
+        _bring(_Folder(run_dir.parent), _shipped(run_dir), self.path / run_dir.name)
 
 
 class _Hub:
-    """A model repository of the Hub that HF_ENDPOINT names, with the token of ``hf auth login`` or HF_TOKEN."""
+    """The same of a repository of models on the Hub that HF_ENDPOINT names; the token is that of the ``hf`` command.
+
+    Files are fetched one by one: interrupted, ``snapshot_download`` waits for all that are under way.
+    """
 
     def __init__(self, repo: str, revision: str | None) -> None:
         from huggingface_hub import HfApi  # here, because only these two commands need it
@@ -285,25 +276,12 @@ class _Hub:
         self.name, self.revision, self._api = repo, revision, HfApi(library_name="interp_lib")
 
     def make(self, private: bool) -> None:
-        """Make the repository and the branch unless they are there.
-
-        Raises:
-            InterpError: it is there for everybody although it should be ``private``, or it can't be made.
-        """
-        from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
-
         with self._errors():
-            try:
-                public = self._api.model_info(self.name, timeout=_TIMEOUT).private is False
-                if public and private:
-                    raise InterpError(f"{self.name} is public. Make it private there first, or leave out --private.")
-            except RepositoryNotFoundError:
-                self._api.create_repo(self.name, private=private or None, exist_ok=True)
+            self._api.create_repo(self.name, private=private or None, exist_ok=True)
+            if private and self._api.model_info(self.name, timeout=_TIMEOUT).private is False:
+                raise InterpError(f"{self.name} is public. Make it private there first, or leave out --private.")
             if self.revision is not None:
-                try:
-                    self._api.model_info(self.name, revision=self.revision, timeout=_TIMEOUT)
-                except RevisionNotFoundError:
-                    self._api.create_branch(self.name, branch=self.revision, exist_ok=True)
+                self._api.create_branch(self.name, branch=self.revision, exist_ok=True)
 
     @cached_property
     def _state(self) -> ModelInfo:
@@ -347,57 +325,45 @@ class _Hub:
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
         """Say in one line what the Hub or the way to it objects to; errors of this machine's files pass."""
-        # HTTPError: the HTTP client's own, by the name under which every version of the library has it.
-        from huggingface_hub.errors import (
-            FileMetadataError,
-            HfHubHTTPError,
-            HTTPError,
-            LocalEntryNotFoundError,
-            OfflineModeIsEnabled,
-        )
+        from huggingface_hub import errors as e
 
+        # HTTPError: the HTTP client's own, by the name under which every version of the library has it.
+        of_the_hub = (e.HfHubHTTPError, e.HTTPError, e.OfflineModeIsEnabled, e.FileMetadataError)
+        of_an_answer = (ValueError, KeyError, TypeError)  # or of a name
+        of_a_file = (e.LocalEntryNotFoundError, RuntimeError)  # with the reason as its cause
         try:
             yield
-        except (LocalEntryNotFoundError, RuntimeError) as error:  # of a file, with the reason as its cause
-            raise InterpError(self._explained(error.__cause__ or error)) from error
-        except (HfHubHTTPError, HTTPError, OfflineModeIsEnabled, FileMetadataError) as error:
-            raise InterpError(self._explained(error)) from error
-        except (ValueError, KeyError, TypeError) as error:  # of a name, or of an answer that isn't a Hub's
-            raise InterpError(self._explained(error)) from error
+        except (*of_the_hub, *of_an_answer, *of_a_file) as error:
+            reason = error.__cause__ if isinstance(error, of_a_file) else None
+            raise InterpError(self._explained(reason or error)) from error
 
     def _explained(self, error: BaseException) -> str:
         from huggingface_hub import constants
-        from huggingface_hub.errors import (
-            FileMetadataError,
-            GatedRepoError,
-            HfHubHTTPError,
-            HFValidationError,
-            OfflineModeIsEnabled,
-            RepositoryNotFoundError,
-            RevisionNotFoundError,
-        )
+        from huggingface_hub import errors as e
 
-        hub, repo = constants.ENDPOINT, self.name
-        who = "`hf auth login`, or set HF_TOKEN"
-        if isinstance(error, HFValidationError):
-            return f"'{repo}' is no folder here, and no repository of the Hub, whose names are USER/NAME."
-        if isinstance(error, OfflineModeIsEnabled):
-            return f"HF_HUB_OFFLINE is set, so {repo} can't be reached. Unset it, or name a folder."
-        if isinstance(error, GatedRepoError):
-            return f"{repo} is open only to those its owner admits. Ask on {hub}/{repo}, then {who}."
-        if isinstance(error, RepositoryNotFoundError):
-            return f"{hub} has no repository {repo} that you may use. Check the name; if it is private: {who}."
-        if isinstance(error, RevisionNotFoundError):
-            return f"{repo} has no revision {self.revision}. Leave out --revision for its newest state."
-        if isinstance(error, HfHubHTTPError):
-            status = error.response.status_code
-            if status == 401:
+        hub, repo, who = constants.ENDPOINT, self.name, "`hf auth login`, or set HF_TOKEN"
+        match error:
+            case e.HFValidationError():
+                return f"'{repo}' is no folder here, and no repository of the Hub, whose names are USER/NAME."
+            case e.OfflineModeIsEnabled():
+                return f"HF_HUB_OFFLINE is set, so {repo} can't be reached. Unset it, or name a folder."
+            case e.GatedRepoError():
+                return f"{repo} is open only to those its owner admits. Ask on {hub}/{repo}, then {who}."
+            case e.RepositoryNotFoundError():
+                return f"{hub} has no repository {repo} that you may use. Check the name; if it is private: {who}."
+            case e.RevisionNotFoundError():
+                return f"{repo} has no revision {self.revision}. Leave out --revision for its newest state."
+            case e.HfHubHTTPError(response=response) if response.status_code == 401:
                 return f"{hub} does not know you, or not your token: {who} to one that may use {repo}."
-            if status == 403:
+            case e.HfHubHTTPError(response=response) if response.status_code == 403:
                 return f"your token may not do this with {repo}. Make one that may, then {who}."
-            said = f": {error.server_message}" if error.server_message else ""
-            return " ".join(f"{hub} answered with status {status}{said}. Try again later.".split())
-        if isinstance(error, (FileMetadataError, ValueError, KeyError, TypeError)):
-            return f"{hub} does not answer as a Hub does. Check HF_ENDPOINT and the proxy."
+            case e.HfHubHTTPError(response=response, server_message=message):
+                said = f": {message}" if message else ""
+                return " ".join(f"{hub} answered with status {response.status_code}{said}. Try again later.".split())
+            case e.FileMetadataError() | ValueError() | KeyError() | TypeError():
+                return f"{hub} does not answer as a Hub does. Check HF_ENDPOINT and the proxy."
         reason = " ".join(str(error).split()) or type(error).__name__
         return f"cannot reach {hub} ({reason}). Check the network and HF_ENDPOINT, or name a folder."
+
+
+_Store = _Folder | _Hub

@@ -91,6 +91,7 @@ def test_a_run_goes_to_the_hub_and_comes_back(hub, checkpoints, tmp_path):
     assert interp(hub.url, tmp_path, "push", "lab/runs", NAME, *branch, *there, token=TOKEN)[0] == 0
     assert hub.repos["lab/runs"]["draft"].keys() == stored.keys() - {f"{NAME}/descriptions.yml"} | {".gitattributes"}
     assert hub.messages == [f"Release {NAME}"] * 2
+    assert interp(hub.url, tmp_path, "push", "lab/runs", NAME, *branch, *there, token=TOKEN)[1].endswith("unchanged\n")
 
     empty = tmp_path / "empty"
     status, out, err = interp(hub.url, tmp_path, "pull", "lab/runs", "--folder", empty, token=TOKEN)
