@@ -10,7 +10,8 @@ import gc
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, Self
+from contextlib import closing
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -30,8 +31,10 @@ def frame_size(task: str) -> tuple[int, int]:
     return task_info(task).frame_size
 
 
-class StateCamera:
-    """Puts a task's simulator into the state behind an observation and renders it.
+def restored_frames(
+    task: str, observations: Iterable[np.ndarray], *, size: tuple[int, int] | None = None
+) -> np.ndarray:
+    """Put a task's simulator into the states behind N observations (as the agent sees them) and render them.
 
     Pendulum, MountainCar and the MuJoCo tasks can be put into any state that their observation describes; what it
     leaves out (the position along MuJoCo's endless track) is set to 0. Box2D tasks have no such entrance.
@@ -40,36 +43,22 @@ class StateCamera:
         task: name of the task.
         size: (width, height) of the frames in pixels; None: :func:`frame_size`.
 
+    Returns:
+        uint8 (N, height, width, 3).
+
     Raises:
-        InterpError: unknown task, or one whose states can't be restored.
+        InterpError: unknown task, or one whose states can't be restored; nothing to render with, and what to install.
     """
-
-    def __init__(self, task: str, size: tuple[int, int] | None = None):
-        self.info = task_info(task)
-        if self.info.restore is None:
-            raise InterpError(f"{self.info.gym_id} can't be put into a given state. Replay an episode instead.")
-        self.env = rendering_task(task, size)
-        self.env.reset(seed=0)
-
-    def frame(self, observation: np.ndarray) -> np.ndarray:
-        """The state behind ``observation`` (as the agent sees it) → uint8 (height, width, 3).
-
-        Raises:
-            InterpError: there is nothing to render with; the message says what to install.
-        """
-        assert self.info.restore is not None
-        self.info.restore(self.env.unwrapped, np.asarray(observation, dtype=np.float64))
-        return self.env.render()
-
-    def close(self) -> None:
-        """Free the simulator and its renderer."""
-        self.env.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.close()
+    info = task_info(task)
+    if info.restore is None:
+        raise InterpError(f"{info.gym_id} can't be put into a given state. Replay an episode instead.")
+    frames = []
+    with closing(rendering_task(task, size)) as env:
+        env.reset(seed=0)
+        for observation in observations:
+            info.restore(env.unwrapped, np.asarray(observation, dtype=np.float64))
+            frames.append(env.render().copy())
+    return np.stack(frames)
 
 
 def rendering_task(task: str, size: tuple[int, int] | None = None) -> Any:
@@ -126,8 +115,7 @@ def replay_frames(
     if outside:
         raise InterpError(f"step {outside[0]} is not in this episode: it has {len(actions)} steps, the first is 0.")
     wanted: dict[int, np.ndarray] = {}
-    env = rendering_task(task, size)
-    try:
+    with closing(rendering_task(task, size)) as env:
         observation, _ = env.reset(seed=seed)
         for step in range(max(steps, default=-1) + 1):
             if step in steps:
@@ -135,8 +123,6 @@ def replay_frames(
                     raise InterpError(f"episode {seed} of {task} came out differently when it was played again.")
                 wanted[step] = env.render().copy()
             observation, *_ = env.step(actions[step])
-    finally:
-        env.close()
     return np.stack([wanted[step] for step in steps]) if steps else np.zeros((0, 0, 0, 3), dtype=np.uint8)
 
 
@@ -153,14 +139,12 @@ def rendering_problem(task: str) -> str:
 
 
 def _try_rendering(task: str) -> str:
-    env = rendering_task(task)
-    try:
-        env.reset(seed=0)
-        env.render()
-    except InterpError as error:
-        return str(error)
-    finally:
-        env.close()
+    with closing(rendering_task(task)) as env:
+        try:
+            env.reset(seed=0)
+            env.render()
+        except InterpError as error:
+            return str(error)
     return ""
 
 

@@ -49,21 +49,21 @@ class Levels:
 
     @classmethod
     def unseen(cls, config: Any) -> Levels:
-        """100,000 levels that start 200,000 after the first training level, or after the last where there are more."""
-        start = first_unseen_level(config.num_levels, config.start_level)
+        """100,000 levels that start 200,000 after the first training level, or after the last where there are more.
+
+        Where training draws from all levels, it sees these too.
+        """
+        start = config.start_level + max(UNSEEN_LEVEL_OFFSET, config.num_levels)
         return replace(cls.seen(config), num_levels=UNSEEN_NUM_LEVELS, start_level=start)
+
+    @property
+    def end(self) -> int:
+        """The first level after the set."""
+        return self.start_level + self.num_levels
 
     def only(self, level: int) -> Levels:
         """One level of them."""
         return replace(self, num_levels=1, start_level=level)
-
-
-def first_unseen_level(num_levels: int, start_level: int) -> int:
-    """Where the levels begin that training on ``num_levels`` from ``start_level`` on does not see.
-
-    With ``num_levels`` 0 it draws from all levels, these included.
-    """
-    return start_level + max(UNSEEN_LEVEL_OFFSET, num_levels)
 
 
 def best_score(game: str, mode: str) -> float:
@@ -127,8 +127,8 @@ class ProcgenVec:
             )
         if num_envs < 1 or levels.num_levels < 0 or levels.start_level < 0:
             raise InterpError("num_envs must be at least 1, num_levels and start_level at least 0.")
-        if (end := levels.start_level + levels.num_levels) > MOST_LEVELS:
-            raise InterpError(f"levels end at {MOST_LEVELS:,}, and these at {end:,}. Begin lower.")
+        if levels.end > MOST_LEVELS:
+            raise InterpError(f"levels end at {MOST_LEVELS:,}, and these at {levels.end:,}. Begin lower.")
         if seed < 0:
             raise InterpError(f"a seed is a whole number from 0 on, not {seed}.")
         self.game, self.num_envs, self.levels = procgen_game(game), num_envs, levels

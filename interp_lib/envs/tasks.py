@@ -102,17 +102,15 @@ def _names(prefixes: tuple[str, ...], *suffixes: str) -> tuple[str, ...]:
     return tuple(f"{prefix} {suffix}" for prefix in prefixes for suffix in suffixes)
 
 
-def _planar(joints: tuple[str, ...]) -> tuple[str, ...]:
-    """What a body that moves in a plane observes of itself."""
+def _planar(name: str, gym_id: str, joints: tuple[str, ...]) -> TaskInfo:
+    """A MuJoCo task whose body moves in a plane."""
     root = ("forward velocity", "vertical velocity", "torso angular velocity")
-    return (
-        *("torso height", "torso angle", *_names(joints, "angle")),
-        *root,
-        *_names(joints, "angular velocity"),
-    )
+    posture = ("torso height", "torso angle", *_names(joints, "angle"))
+    observed = (*posture, *root, *_names(joints, "angular velocity"))
+    return _mujoco(name, gym_id, _names(joints, "torque"), observed, hidden=1, speed="forward velocity")
 
 
-_CHEETAH_JOINTS = ("back thigh", "back shin", "back foot", "front thigh", "front shin", "front foot")
+_CHEETAH_JOINTS = _names(("back", "front"), "thigh", "shin", "foot")
 _HOPPER_JOINTS = ("thigh", "leg", "foot")
 _HUMANOID_BODIES = (
     "torso", "lower waist", "pelvis", "right thigh", "right shin", "right foot", "left thigh", "left shin", "left foot",
@@ -179,14 +177,7 @@ _TASKS = (
         speeds="track units a step",
         flat_map=FlatMap(("position", "velocity (a step)"), lambda o: o),
     ),
-    _mujoco(
-        "halfcheetah",
-        "HalfCheetah-v5",
-        _names(_CHEETAH_JOINTS, "torque"),
-        _planar(_CHEETAH_JOINTS),
-        hidden=1,
-        speed="forward velocity",
-    ),
+    _planar("halfcheetah", "HalfCheetah-v5", _CHEETAH_JOINTS),
     _mujoco(
         "humanoid",
         "Humanoid-v5",
@@ -195,14 +186,7 @@ _TASKS = (
         hidden=2,
         speed="torso velocity x",
     ),
-    _mujoco(
-        "hopper",
-        "Hopper-v5",
-        _names(_HOPPER_JOINTS, "torque"),
-        _planar(_HOPPER_JOINTS),
-        hidden=1,
-        speed="forward velocity",
-    ),
+    _planar("hopper", "Hopper-v5", _HOPPER_JOINTS),
     TaskInfo(
         "carracing",
         "CarRacing-v3",

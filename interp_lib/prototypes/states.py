@@ -5,7 +5,7 @@ T steps of an episode, N states in all, K prototypes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,11 +13,11 @@ import numpy as np
 
 from ..envs.names import task_info
 from ..envs.pictures import (
-    StateCamera,
     draw_states,
     frame_size,
     image_observation,
     rendering_problem,
+    restored_frames,
     state_caption,
 )
 from .traces import EpisodeTrace, with_frames
@@ -103,14 +103,6 @@ def picture_states(
         assert frames is not None
         pictures |= {(episode, step): frame for step, frame in zip(steps, frames, strict=True)}
     return np.stack([pictures[state.episode, state.step] for state in states])
-
-
-def restored_frames(
-    task: str, observations: Iterable[np.ndarray], *, size: tuple[int, int] | None = None
-) -> np.ndarray:
-    """Pictures uint8 (N, H, W, 3) of the states behind N observations, from a :class:`StateCamera`."""
-    with StateCamera(task, size) as camera:
-        return np.stack([camera.frame(observation).copy() for observation in observations])
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ from interp_lib.common.outputs import Outputs, saved_outputs
 from interp_lib.envs.continuous import make_task, make_task_vec
 from interp_lib.envs.names import task_info
 from interp_lib.envs.pictures import (
-    StateCamera,
     frame_size,
     rendering_problem,
     rendering_task,
     replay_frames,
+    restored_frames,
     state_bars,
     state_caption,
 )
@@ -222,14 +222,13 @@ def test_even_steps_and_playback():
 def test_a_restored_state_looks_exactly_like_the_environments_own_frame(task):
     env = rendering_task(task)
     observation, _ = env.reset(seed=3)
-    seen = set()
-    with StateCamera(task) as camera:
-        for _ in range(25):
-            frame = env.render()
-            np.testing.assert_array_equal(camera.frame(observation), frame)
-            seen.add(frame.tobytes())
-            observation, *_ = env.step(env.action_space.high)
-    assert len(seen) > 5  # it was no still life
+    observations, frames = [], []
+    for _ in range(25):
+        observations.append(observation)
+        frames.append(env.render().copy())
+        observation, *_ = env.step(env.action_space.high)
+    np.testing.assert_array_equal(restored_frames(task, observations), frames)
+    assert len({frame.tobytes() for frame in frames}) > 5  # it was no still life
     env.close()
 
 
@@ -240,17 +239,19 @@ def test_mujoco_states_are_restored_up_to_the_hidden_position():
     env.reset(seed=1)
     for _ in range(15):
         observation, *_ = env.step(env.action_space.high)
-    with StateCamera("hopper", (64, 64)) as camera:
-        frame = camera.frame(observation)
-        data, expected = camera.env.unwrapped.data, env.unwrapped.data
-        np.testing.assert_allclose(data.qpos[1:], expected.qpos[1:], atol=1e-6)
-        np.testing.assert_allclose(data.qvel, expected.qvel, atol=1e-5)
-        assert data.qpos[0] == 0 and not np.array_equal(camera.frame(observation * 0 + 0.5), frame)
+    other = make_task("hopper", seed=0)
+    task_info("hopper").restore(other.unwrapped, observation.astype(np.float64))
+    data, expected = other.unwrapped.data, env.unwrapped.data
+    np.testing.assert_allclose(data.qpos[1:], expected.qpos[1:], atol=1e-6)
+    np.testing.assert_allclose(data.qvel, expected.qvel, atol=1e-5)
+    assert data.qpos[0] == 0
+    frame, another = restored_frames("hopper", [observation, observation * 0 + 0.5], size=(64, 64))
+    assert frame.shape == (64, 64, 3) and not np.array_equal(frame, another)
 
 
 def test_box2d_states_cannot_be_restored():
     with pytest.raises(InterpError, match="can't be put into a given state"):
-        StateCamera("lunarlander")
+        restored_frames("lunarlander", [])
     assert task_info("humanoid").restore and not task_info("carracing").restore
 
 
@@ -344,9 +345,7 @@ def test_the_map_of_pendulum_is_its_state_space(agent, study):
 
 def test_pictures_of_prototypes_are_their_own_states(agent, study):
     assert study.pictures.how == "restored"
-    with StateCamera("pendulum") as camera:
-        for frame, observation in zip(study.pictures.frames, agent.prototypes.observations, strict=True):
-            np.testing.assert_array_equal(frame, camera.frame(observation))
+    np.testing.assert_array_equal(study.pictures.frames, restored_frames("pendulum", agent.prototypes.observations))
 
 
 def test_the_gallery_shows_those_with_most_weight_first(agent, study):

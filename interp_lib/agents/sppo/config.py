@@ -9,7 +9,7 @@ from typing import Any
 from ...common.errors import InterpError
 from ...envs.games import MODES
 from ...envs.names import check_seed, procgen_game
-from ...envs.procgen import MOST_LEVELS, UNSEEN_NUM_LEVELS, first_unseen_level
+from ...envs.procgen import MOST_LEVELS, Levels
 
 MOST_CODES = 1024
 _MOST = {"num_envs": 2**14, "num_steps": 2**16, "num_epochs": 1000}
@@ -71,7 +71,7 @@ class PPOConfig:
             raise InterpError(f"learning_rate must be at least 0, not {self.learning_rate}.")
         if self.num_levels < 0 or self.start_level < 0:
             raise InterpError("num_levels and start_level must be at least 0.")
-        if first_unseen_level(self.num_levels, self.start_level) + UNSEEN_NUM_LEVELS > MOST_LEVELS:
+        if Levels.unseen(self).end > MOST_LEVELS:
             raise InterpError(
                 f"start_level {self.start_level:,} and num_levels {self.num_levels:,} leave no unseen levels below "
                 f"{MOST_LEVELS:,} to evaluate on. Begin lower or take fewer."
