@@ -27,7 +27,7 @@ def __getattr__(name: str) -> Any:
 
         return load_agent
     if name in __all__:
-        from .agents.registry import agent_class
+        from .agents.registry import ALGORITHMS
 
-        return agent_class(name.lower())
+        return ALGORITHMS[name.lower()].agent_class
     raise AttributeError(f"module 'interp_lib' has no attribute '{name}'")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from interp_lib.agents.registry import full_budget
+from interp_lib.agents.registry import ALGORITHMS
 from interp_lib.envs.names import CONTINUOUS_TASKS, game_title
 from interp_lib.runs.folder import Run, find_runs
 
@@ -31,7 +31,7 @@ def tables(runs: Sequence[Run]) -> str:
             of = {a: [run for run in runs if (run.env, run.algorithm) == (name, a)] for a in pair}
             every = [run for seeds in of.values() for run in seeds]
             steps = " / ".join(dict.fromkeys(f"{run.timesteps:,}" for run in every))
-            share = max(run.timesteps for run in every) / full_budget(pair[0], name)
+            share = max(run.timesteps for run in every) / ALGORITHMS[pair[0]].full_budget(name)
             budget = "" if share >= 1 else f" ({share:.0%})"
             random = _number(every[0].results["random"]["mean"])
             n = " / ".join(dict.fromkeys(str(run.results[side]["episodes"]) for run in every))

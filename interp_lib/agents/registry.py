@@ -8,10 +8,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-PAPER_TIMESTEPS = 25_000_000  # semantic clustering's budget on every game
+from ..envs.names import continuous_task, procgen_game
+from .sppo.config import PAPER_TIMESTEPS
 
 
 @dataclass(frozen=True)
@@ -22,9 +24,12 @@ class Algorithm:
         name: as commands and run folders spell it.
         title: as the papers write it.
         color: of its marks in every figure, hexadecimal.
-        semantic: acts in Procgen (PPO and SPPO), not in continuous tasks (SAC and ProtoSAC).
+        procgen: acts in Procgen, not in continuous tasks.
         explains: what the algorithm says of its decisions: ``clusters``, ``prototypes`` or, a baseline, ``""``.
-        module: where its class is, imported only when needed: Stable-Baselines3 takes seconds.
+        agent, settings, train: its class, that of its hyper-parameters and the function that trains it, each as
+            ``module:name`` and imported only when needed: Stable-Baselines3 takes seconds.
+        options: what ``train`` takes besides what all take (:func:`interp_lib.runs.training.train`).
+        rate: environment steps a second of one run on one thread of a Xeon without bf16 (continuous: on HalfCheetah).
         seed: of a run that names none.
         canonical: the environment that shows it where none is named.
     """
@@ -32,16 +37,37 @@ class Algorithm:
     name: str
     title: str
     color: str
-    semantic: bool
+    procgen: bool
     explains: str
-    module: str
+    agent: str
+    settings: str
+    train: str
+    options: tuple[str, ...]
+    rate: float
     seed: int
     canonical: str
 
     @property
     def agent_class(self) -> type[Any]:
         """Its class, imported now."""
-        return getattr(importlib.import_module(self.module), self.title)
+        return _import(self.agent)
+
+    @property
+    def settings_class(self) -> type[Any]:
+        """The dataclass of its hyper-parameters, imported now."""
+        return _import(self.settings)
+
+    def train_run(self, env: str, **options: Any) -> Path:
+        """Train it in a run folder: see the function that ``train`` names."""
+        return _import(self.train)(self.name, env, **options)
+
+    def full_name(self, env: str) -> str:
+        """How this package writes an environment that a user named.
+
+        Raises:
+            InterpError: it is none of those the algorithm can act in.
+        """
+        return procgen_game(env) if self.procgen else continuous_task(env)
 
     def full_budget(self, env: str) -> int:
         """Environment steps of a complete run: the paper's on Procgen, elsewhere those of the task's settings.
@@ -51,37 +77,73 @@ class Algorithm:
         """
         from .protosac.settings import SETTINGS
 
-        if self.semantic:
+        if self.procgen:
             return PAPER_TIMESTEPS
         return SETTINGS[env].timesteps if env in SETTINGS else 0
 
 
-_SPPO, _PROTOSAC = "interp_lib.agents.sppo.agents", "interp_lib.agents.protosac.protosac"
-
+_PROCGEN: dict[str, Any] = {
+    "procgen": True,
+    "train": "sppo.training:train_run",
+    "options": ("device", "save_seconds"),
+    "rate": 136.0,
+    "seed": 2021,
+    "canonical": "coinrun",
+}
+_CONTINUOUS: dict[str, Any] = {
+    "procgen": False,
+    "train": "protosac.training:train_run",
+    "options": ("eval_every", "eval_episodes", "video_every"),
+    "seed": 0,
+    "canonical": "pendulum",
+}
 ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType(
     {
         record.name: record
         for record in (
-            Algorithm("ppo", "PPO", "#4477AA", True, "", _SPPO, 2021, "coinrun"),
-            Algorithm("sppo", "SPPO", "#E0501E", True, "clusters", _SPPO, 2021, "coinrun"),
-            Algorithm("sac", "SAC", "#2F8F7F", False, "", _PROTOSAC, 0, "pendulum"),
-            Algorithm("protosac", "ProtoSAC", "#8A2F86", False, "prototypes", _PROTOSAC, 0, "pendulum"),
+            Algorithm(
+                "ppo",
+                "PPO",
+                "#4477AA",
+                explains="",
+                agent="sppo.agents:PPO",
+                settings="sppo.config:PPOConfig",
+                **_PROCGEN,
+            ),
+            Algorithm(
+                "sppo",
+                "SPPO",
+                "#E0501E",
+                explains="clusters",
+                agent="sppo.agents:SPPO",
+                settings="sppo.config:SPPOConfig",
+                **_PROCGEN,
+            ),
+            Algorithm(
+                "sac",
+                "SAC",
+                "#2F8F7F",
+                explains="",
+                agent="protosac.protosac:SAC",
+                settings="protosac.settings:SACSettings",
+                rate=54.0,
+                **_CONTINUOUS,
+            ),
+            Algorithm(
+                "protosac",
+                "ProtoSAC",
+                "#8A2F86",
+                explains="prototypes",
+                agent="protosac.protosac:ProtoSAC",
+                settings="protosac.settings:TaskSettings",
+                rate=72.0,
+                **_CONTINUOUS,
+            ),
         )
     }
 )
-SEMANTIC_ALGORITHMS = tuple(name for name, record in ALGORITHMS.items() if record.semantic)
 
 
-def agent_class(algorithm: str) -> type[Any]:
-    """The class of an algorithm, imported now."""
-    return ALGORITHMS[algorithm].agent_class
-
-
-def agent_name(algorithm: str) -> str:
-    """How the papers write an algorithm."""
-    return ALGORITHMS[algorithm].title
-
-
-def full_budget(algorithm: str, env: str) -> int:
-    """:meth:`Algorithm.full_budget`."""
-    return ALGORITHMS[algorithm].full_budget(env)
+def _import(path: str) -> Any:
+    module, name = path.split(":")
+    return getattr(importlib.import_module(f".{module}", __package__), name)

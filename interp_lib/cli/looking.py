@@ -144,7 +144,7 @@ def _run_browse(args: argparse.Namespace) -> int:
 
     run = read_run(args.run_dir)
     folder = Path("figures") / run.name
-    if run.algorithm == "protosac":
+    if run.record.explains == "prototypes":
         return _browse_prototypes(args, run, folder)
     agent = load_agent(run.path)
     states = load_states(args.states, agent) if args.states else states_of(agent, folder / "states.h5")
@@ -201,7 +201,7 @@ def _run_prototypes(args: argparse.Namespace) -> int:
     from ..runs.folder import load_agent
 
     run, outputs = _run_outputs(args)
-    if run.algorithm != "protosac":
+    if run.record.explains != "prototypes":
         raise InterpError(f"{run.path} holds a {run.algorithm} run, which has no prototypes. Choose a protosac run.")
     from ..prototypes.outputs import save_prototype_outputs
 

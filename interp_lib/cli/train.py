@@ -10,10 +10,38 @@ from pathlib import Path
 from typing import Any
 
 from ..common.errors import InterpError
-from ..envs.names import continuous_task, procgen_game
 from .parts import Parser, add_command, first_process, seed
 
-_WHILE_TRAINING = ("eval_every", "eval_episodes", "video_every")
+# Where it acts, an example, which environments, how long where nothing is said, and whose hyper-parameters.
+_PROCGEN = (
+    "Procgen game",
+    "ninja --timesteps 1000000",
+    "a Procgen game, such as ninja",
+    "the paper's 25,000,000",
+    "the paper's",
+)
+_CONTINUOUS = (
+    "continuous task",
+    "hopper --timesteps 300000 --seed 0",
+    "a continuous task, such as pendulum, or the original's number 0..6",
+    "what the task's settings are for, such as 20,000 for pendulum",
+    "the task's",
+)
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "device": {"default": "auto", "help": "auto, cpu, cuda or cuda:N (default: auto)"},
+    "save_seconds": {
+        "type": float,
+        "default": 30.0,
+        "help": "least time between two checkpoints; 0 saves after every update (default: 30)",
+    },
+    "eval_every": {
+        "type": int,
+        "metavar": "N",
+        "help": "evaluate with mean actions every N steps (evaluations.csv)",
+    },
+    "eval_episodes": {"type": int, "default": 5, "metavar": "N", "help": "an evaluation (default: 5)"},
+    "video_every": {"type": int, "metavar": "N", "help": "film an episode every N steps (videos/*.mp4)"},
+}
 
 
 def add_train(commands: Any) -> None:
@@ -21,36 +49,19 @@ def add_train(commands: Any) -> None:
     example = "interp train sppo ninja --timesteps 1000000 --seed 0"
     parser = add_command(commands, "train", "train an agent and leave a run folder", example, None)
     algorithms = parser.add_subparsers(dest="algorithm", required=True, metavar="ALGORITHM", parser_class=Parser)
-    from ..agents.protosac.settings import SACSettings, TaskSettings
-    from ..agents.sppo.config import PPOConfig, SPPOConfig
+    from ..agents.registry import ALGORITHMS
 
-    for name, config in (("ppo", PPOConfig), ("sppo", SPPOConfig)):
-        what, example = f"train {name.upper()} on a Procgen game", f"interp train {name} ninja --timesteps 1000000"
-        sub = add_command(algorithms, name, what, example, _run_train)
-        _train_options(sub, "a Procgen game, such as ninja", budget="the paper's 25,000,000", default_seed=2021)
-        sub.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
-        sub.add_argument(
-            "--save-seconds",
-            type=float,
-            default=30.0,
-            help="least time between two checkpoints; 0 saves after every update (default: 30)",
-        )
-        _settings_options(sub, config, "the paper's", defaults=True)
-    for name, title, settings in (("sac", "SAC", SACSettings), ("protosac", "ProtoSAC", TaskSettings)):
-        what, example = f"train {title} on a continuous task", f"interp train {name} hopper --timesteps 300000 --seed 0"
-        sub = add_command(algorithms, name, what, example, _run_train)
-        budget = "what the task's settings are for, such as 20,000 for pendulum"
-        task = "a continuous task, such as pendulum, or the original's number 0..6"
-        _train_options(sub, task, budget=budget, default_seed=0)
-        sub.add_argument(
-            "--set", action="append", default=[], metavar="NAME=VALUE", help="a hyper-parameter, such as batch_size=128"
-        )
-        sub.add_argument(
-            "--eval-every", type=int, metavar="N", help="evaluate with mean actions every N steps (evaluations.csv)"
-        )
-        sub.add_argument("--eval-episodes", type=int, default=5, metavar="N", help="an evaluation (default: 5)")
-        sub.add_argument("--video-every", type=int, metavar="N", help="film an episode every N steps (videos/*.mp4)")
-        _settings_options(sub, settings, "the task's", defaults=False)
+    for record in ALGORITHMS.values():
+        where, example, env, budget, whose = _PROCGEN if record.procgen else _CONTINUOUS
+        what, example = f"train {record.title} on a {where}", f"interp train {record.name} {example}"
+        sub = add_command(algorithms, record.name, what, example, _run_train)
+        _train_options(sub, env, budget=budget, default_seed=record.seed)
+        if not record.procgen:
+            help = "a hyper-parameter, such as batch_size=128"
+            sub.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=help)
+        for name in record.options:
+            sub.add_argument("--" + name.replace("_", "-"), **_OPTIONS[name])
+        _settings_options(sub, record.settings_class, whose, defaults=record.procgen)
 
 
 def _settings_options(parser: argparse.ArgumentParser, settings: type[Any], whose: str, *, defaults: bool) -> None:
@@ -85,14 +96,14 @@ def _train_options(parser: argparse.ArgumentParser, env_help: str, *, budget: st
 
 
 def _run_train(args: argparse.Namespace) -> int:
-    from ..agents.registry import SEMANTIC_ALGORITHMS
+    from ..agents.registry import ALGORITHMS
 
     name = args.env or args.env_option
     if name is None:
         raise InterpError(f"which environment? For example: interp train {args.algorithm} pendulum")
-    semantic = args.algorithm in SEMANTIC_ALGORITHMS
-    env = procgen_game(name) if semantic else continuous_task(name)
-    options = {} if semantic else dict(_assignment(text) for text in args.set)
+    record = ALGORITHMS[args.algorithm]
+    env = record.full_name(name)
+    options = dict(_assignment(text) for text in getattr(args, "set", ()))
     options |= {
         k.removeprefix("option_"): v for k, v in vars(args).items() if k.startswith("option_") and v is not None
     }
@@ -114,9 +125,8 @@ def _run_train(args: argparse.Namespace) -> int:
         options=options,
         resume=args.resume,
         max_minutes=args.max_minutes,
-        **{k: getattr(args, k) for k in (("save_seconds",) if semantic else _WHILE_TRAINING)},
+        **{name: getattr(args, name) for name in record.options},
         tensorboard=args.tensorboard,
-        device=getattr(args, "device", "auto"),
         progress=not args.quiet,
     )
     if first_process():

@@ -84,15 +84,13 @@ def episode_rows(states: StateSet, row: int) -> np.ndarray:
 
 
 def action_probabilities(agent: PPO, states: StateSet, rows: np.ndarray) -> np.ndarray:
-    """The policy at states ``rows`` (m,), from their stored features: softmax(W (h + k/K) + b) → float32 (m, 15)."""
+    """The policy at states ``rows`` (m,), from their stored features and codes → float32 (m, 15)."""
     import torch
 
-    network = agent.network
-    feature = torch.from_numpy(states.feature[rows])
-    code = torch.from_numpy(states.code[rows])
+    feature, code = (torch.from_numpy(column[rows]).to(agent.device) for column in (states.feature, states.code))
     with torch.no_grad():
-        shifted = feature + (code / states.num_codes).float()[:, None]
-        return torch.softmax(network.policy(shifted.to(agent.device)), dim=-1).cpu().numpy()
+        logits, _ = agent.network.heads(feature, code)
+        return torch.softmax(logits, dim=-1).cpu().numpy()
 
 
 def effect_probabilities(agent: PPO, states: StateSet, rows: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..agents.learning_curve import read_progress
-from ..agents.registry import SEMANTIC_ALGORITHMS, agent_name
+from ..agents.registry import ALGORITHMS
 from ..agents.sppo.agents import PPO
 from ..agents.sppo.config import SPPOConfig
 from ..agents.sppo.play import Episode, play_episodes
@@ -41,18 +41,18 @@ def draw_learning_curves(env: str, runs: Sequence[Run], outputs: Outputs) -> Non
     import matplotlib.pyplot as plt
 
     curves = [(run, read_progress(run.path).set_index("total_timesteps")["eprewmean"]) for run in runs]
-    published = {a: published_seeds(a, env) for a in SEMANTIC_ALGORITHMS if len(published_seeds(a, env).columns)}
+    published = {a: published_seeds(a, env) for a in ALGORITHMS if len(published_seeds(a, env).columns)}
     last = max(curve.index.max() for _, curve in curves)
     ends = [last, *({seeds.index.max() for seeds in published.values()})]
     figure, axes = plt.subplots(1, len(ends), figsize=(5.2 * len(ends), 3.9), sharey=True, squeeze=False)
     for ax, end in zip(axes[0], ends, strict=True):
         for algorithm, seeds in published.items():
             part = seeds[seeds.index <= end * 1.02]
-            label = f"{agent_name(algorithm)}, published ({seeds.shape[1]} seeds)"
+            label = f"{ALGORITHMS[algorithm].title}, published ({seeds.shape[1]} seeds)"
             if len(part):  # a fresh run may end before the first published point
                 draw_seeds(ax, part, method=algorithm, label=label, linewidth=1.4)
         for run, curve in curves:
-            label = f"{agent_name(run.algorithm)} here, seed {run.seed} ({run.timesteps:,} steps)"
+            label = f"{run.record.title} here, seed {run.seed} ({run.timesteps:,} steps)"
             draw_seeds(ax, curve.to_frame(), method=run.algorithm, label=label, linewidth=3.2)
         label_axes(ax, "up to the end of the runs here" if end == last else "all that was published")
         ax.get_legend().set_visible(ax is axes[0, -1])
@@ -60,7 +60,7 @@ def draw_learning_curves(env: str, runs: Sequence[Run], outputs: Outputs) -> Non
     low, high = GAMES[env].score_range(mode)
     score = (lambda r: normalised(r, env, mode), lambda x: low + x * (high - low))
     axes[0, -1].secondary_yaxis("right", functions=score).set_ylabel("normalised score")
-    seeds = " and ".join(f"n = {s.shape[1]} {agent_name(a)}" for a, s in published.items())
+    seeds = " and ".join(f"n = {s.shape[1]} {ALGORITHMS[a].title}" for a, s in published.items())
     outputs.figure(
         figure,
         "learning_curves",

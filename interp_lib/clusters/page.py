@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..agents.registry import PAPER_TIMESTEPS
 from ..agents.sppo.agents import PPO
+from ..agents.sppo.config import PAPER_TIMESTEPS
 from ..common.errors import InterpError
 from ..common.pages import ExplorerInfo, frame_geometry, render_page, sheets
 from ..common.storage import write_text

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..agents.registry import SEMANTIC_ALGORITHMS, agent_name
+from ..agents.registry import ALGORITHMS
 from ..common.errors import InterpError
 from ..common.statistics import (
     Interval,
@@ -109,9 +109,9 @@ class Comparison:
             scores = self.scores[algorithm]
             p = self.improvement[0] if algorithm == self.other else Interval(np.nan, np.nan, np.nan)
             rows.append(
-                {"agent": agent_name(algorithm), **columns("IQM", interquartile_mean(scores, unit=self.unit))}
+                {"agent": ALGORITHMS[algorithm].title, **columns("IQM", interquartile_mean(scores, unit=self.unit))}
                 | columns("mean", mean_score(scores, unit=self.unit))
-                | columns(f"P(> {agent_name(self.baseline)})", p)
+                | columns(f"P(> {ALGORITHMS[self.baseline].title})", p)
                 | {"tasks": len(scores.task_names), "runs": len(scores.tasks), "episodes a run": self.episodes}
             )
         return pd.DataFrame(rows).set_index("agent")
@@ -146,7 +146,7 @@ class Comparison:
 
     def conclusion(self) -> str:
         """What the numbers carry, and no more."""
-        ours, theirs = agent_name(self.other), agent_name(self.baseline)
+        ours, theirs = ALGORITHMS[self.other].title, ALGORITHMS[self.baseline].title
         p, what = self.improvement[0], "a run" if self.unit == "runs" else "an episode"
         middle = {a: interquartile_mean(s, unit=self.unit) for a, s in self.scores.items()}
         numbers = (
@@ -190,7 +190,7 @@ def compare(
             measured[pairing.task] = (pairing, *_normalised_returns(pairing, baseline, evaluations, play))
         except InterpError as problem:
             left_out[pairing.task] = str(problem)
-    names = f"{agent_name(baseline)} and {agent_name(other)}"
+    names = f"{ALGORITHMS[baseline].title} and {ALGORITHMS[other].title}"
     if not measured:
         why = "".join(f" {task}: {reason}" for task, reason in left_out.items())
         return f"No task where runs of both {names} have known returns.{why}"
@@ -202,7 +202,7 @@ def compare(
         unequal[task] = probability_of_improvement(
             Scores.of({task: returns[other]}), Scores.of({task: returns[baseline]}), unit="episodes"
         )[0]
-        steps = [f"{agent_name(a)} {pairing.steps(a):,}" for a in (baseline, other)]
+        steps = [f"{ALGORITHMS[a].title} {pairing.steps(a):,}" for a in (baseline, other)]
         left_out[task] = f"trained unequally ({', '.join(steps)} steps)"
     scores = {a: Scores.of({task: measured[task][1][a] for task in used}) for a in (baseline, other)}
     unit = "runs" if all(s.unit == "runs" for s in scores.values()) else "episodes"
@@ -239,7 +239,7 @@ def _normalised_returns(
                 )
     first = pairing.runs[baseline][0]
     random = known[baseline][0]["random"]
-    if first.algorithm in SEMANTIC_ALGORITHMS:
+    if first.record.procgen:
         returns = {a: [scaled(values["unseen"], first) for values in of_runs] for a, of_runs in known.items()}
         return returns, scaled(random, first)
     top = float(np.mean([values["eval"].mean() for values in known[baseline]]))

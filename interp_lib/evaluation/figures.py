@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ..agents.registry import ALGORITHMS, agent_name
+from ..agents.registry import ALGORITHMS
 from ..common.statistics import Interval
 from ..common.style import INK, MUTED, PUBLISHED
 from ..envs.names import CONTINUOUS_TASKS, game_title
@@ -129,7 +129,7 @@ def plot_comparison(
     """
     import matplotlib.pyplot as plt
 
-    baseline, other = (agent_name(name) for name in names)
+    baseline, other = (ALGORITHMS[name].title for name in names)
     rows = 1 + len(improvement[1]) + len(unequal)
     figure, axes = plt.subplots(
         1, 3, figsize=(13, max(3.4, 0.42 * rows + 1.5)), width_ratios=(1, 1.25, 1.05), layout="constrained"
@@ -137,7 +137,8 @@ def plot_comparison(
     ax = axes[0]
     for y, name in enumerate(names):
         for shift, statistic, marker in ((-0.13, "IQM", "o"), (0.13, "mean", "D")):
-            row, color = table.loc[agent_name(name)], ALGORITHMS[name].color
+            record = ALGORITHMS[name]
+            row, color = table.loc[record.title], record.color
             _interval(ax, _of(row, statistic), y + shift, color, color if marker == "o" else "white", marker)
             ax.annotate(
                 f"{statistic} {row[statistic]:.2f}", (row[f"{statistic} high"], y + shift), xytext=(6, 0),
@@ -155,8 +156,9 @@ def plot_comparison(
     ax = axes[1]
     for name, style in zip(names, ("-", (0, (5, 1.5))), strict=True):
         share, below, above = profiles[name]
-        ax.fill_between(thresholds, below, above, color=ALGORITHMS[name].color, alpha=0.22, lw=0, step="post")
-        ax.step(thresholds, share, color=ALGORITHMS[name].color, linestyle=style, label=agent_name(name), where="post")
+        record = ALGORITHMS[name]
+        ax.fill_between(thresholds, below, above, color=record.color, alpha=0.22, lw=0, step="post")
+        ax.step(thresholds, share, color=record.color, linestyle=style, label=record.title, where="post")
     if random is not None:
         ax.step(thresholds, random, color=RANDOM, linestyle=":", linewidth=1.4, label="random", where="post")
     ax.set_ylim(-0.02, 1.04)

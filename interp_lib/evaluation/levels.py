@@ -5,7 +5,7 @@ Returns come from the release where it kept them (``runs.released_returns``); ot
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..agents.learning_curve import read_progress
-from ..agents.registry import SEMANTIC_ALGORITHMS, agent_name
+from ..agents.registry import ALGORITHMS
 from ..common.statistics import Interval, bootstrap_mean, columns, mean_difference
 from ..envs.procgen import normalised
 from ..runs.checks import released_returns
@@ -46,11 +46,11 @@ class Evaluations:
     def complete(self, run: Run) -> dict[str, np.ndarray]:
         """As ``known``, after playing what is missing: Procgen on both sides and with both kinds of actions."""
         known = self.known(run)
-        semantic = run.algorithm in SEMANTIC_ALGORITHMS
-        episodes = self.procgen_episodes if semantic else self.continuous_episodes
+        procgen = run.record.procgen
+        episodes = self.procgen_episodes if procgen else self.continuous_episodes
         if not known.keys() & {"unseen", "eval"}:
             known |= {side: returns.returns for side, (returns, _) in evaluate_run(run, episodes).items()}
-        if semantic and "unseen_deterministic" not in known:
+        if procgen and "unseen_deterministic" not in known:
             fixed = evaluate_run(run, episodes, deterministic=True)
             known |= {f"{side}_deterministic": returns.returns for side, (returns, _) in fixed.items()}
         if "random" not in known:
@@ -80,7 +80,7 @@ def level_table(runs: Sequence[Run], evaluations: Evaluations, *, normalise: boo
         for actions, ending in (("sampled", ""), ("deterministic", "_deterministic")):
             train, unseen = returns[f"train{ending}"], returns[f"unseen{ending}"]
             rows.append(
-                {"game": run.env, "agent": agent_name(run.algorithm), "run": run.name, "steps": run.timesteps}
+                {"game": run.env, "agent": run.record.title, "run": run.name, "steps": run.timesteps}
                 | {"actions": actions, **columns("train", bootstrap_mean(train))}
                 | {**columns("unseen", bootstrap_mean(unseen)), **columns("gap", mean_difference(train, unseen))}
                 | {"episodes": min(len(train), len(unseen))}
@@ -115,7 +115,7 @@ def gap_sentences(table: pd.DataFrame) -> list[str]:
 
 def restricted_runs(runs: Iterable[Run]) -> list[Run]:
     """Procgen runs that were trained on a limited number of levels, fewest levels first."""
-    limited = (run for run in runs if run.algorithm in SEMANTIC_ALGORITHMS and run.num_levels > 0)
+    limited = (run for run in runs if run.record.procgen and run.num_levels > 0)
     return sorted(limited, key=lambda run: (run.env, run.algorithm, run.num_levels))
 
 
@@ -135,7 +135,7 @@ def paper_table(runs: Sequence[Run], evaluations: Evaluations, *, play: bool = F
     sampled actions. Empty where nothing was measured.
     """
     cells: dict[str, dict[str, str]] = {}
-    algorithms = sorted({run.algorithm for run in runs}, key=["ppo", "sppo", "sac", "protosac"].index)
+    algorithms = sorted({run.algorithm for run in runs}, key=list(ALGORITHMS).index)
     for task in sorted({run.env for run in runs}):
         for algorithm in algorithms:
             of_task = [run for run in runs if (run.env, run.algorithm) == (task, algorithm)]
@@ -153,7 +153,7 @@ def paper_table(runs: Sequence[Run], evaluations: Evaluations, *, play: bool = F
             else:
                 means = [values.mean() for values in own]
                 text = f"{np.mean(means):.2f} ± {np.std(means, ddof=1):.2f} ({len(own)} seeds)"
-            name = agent_name(algorithm)
+            name = ALGORITHMS[algorithm].title
             cells.setdefault(name, {})[task] = text
             cells.setdefault(f"steps of {name}", {})[task] = f"{steps:,}"
             random = next((values["random"] for values in known if "random" in values), None)
@@ -162,7 +162,8 @@ def paper_table(runs: Sequence[Run], evaluations: Evaluations, *, play: bool = F
                 cells.setdefault("random", {})[task] = str(bootstrap_mean(random))
             elif kept:
                 cells.setdefault("random", {})[task] = str(Interval(kept["mean"], kept["low"], kept["high"]))
-    order = ["random", *map(agent_name, algorithms), *(f"steps of {agent_name(a)}" for a in algorithms)]
+    titles = [ALGORITHMS[algorithm].title for algorithm in algorithms]
+    order = ["random", *titles, *(f"steps of {title}" for title in titles)]
     table = pd.DataFrame(cells).T.reindex([name for name in order if name in cells]).fillna("")
     return table[sorted(table.columns)].rename_axis("agent")
 
@@ -183,7 +184,7 @@ def published_comparison(runs: Iterable[Run]) -> pd.DataFrame:
         with the whole interval; or between, where only the mean lies outside. ``steps`` is the last point of both
         curves up to there.
     """
-    runs = [r for r in runs if r.algorithm in SEMANTIC_ALGORITHMS and r.mode == "easy" and r.num_levels == 0]
+    runs = [r for r in runs if r.record.procgen and r.mode == "easy" and r.num_levels == 0]
     rows = []
     for run in runs:
         published = published_seeds(run.algorithm, run.env)
@@ -196,7 +197,7 @@ def published_comparison(runs: Iterable[Run]) -> pd.DataFrame:
             here = _last_returns(run, steps, float(curve.loc[steps]))
             seeds = published.loc[steps]
             rows.append(
-                {"game": run.env, "steps": steps, "agent": agent_name(run.algorithm), "seed": run.seed}
+                {"game": run.env, "steps": steps, "agent": run.record.title, "seed": run.seed}
                 | columns("here", here)
                 | {"published mean": seeds.mean(), "published min": seeds.min(), "published max": seeds.max()}
                 | {"seeds": len(seeds), "where": _where(here, seeds)}
@@ -240,7 +241,7 @@ def same_steps(a: int, b: int) -> bool:
     return max(a, b) <= SAME_STEPS * min(a, b)
 
 
-def longest_runs(runs: Iterable[Run], algorithms: Sequence[str]) -> list[Run]:
+def longest_runs(runs: Iterable[Run], algorithms: Collection[str]) -> list[Run]:
     """Of each algorithm and environment the run that was trained longest."""
     best: dict[tuple[str, str], Run] = {}
     for run in runs:

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from ..agents.learning_curve import read_progress
-from ..agents.registry import PAPER_TIMESTEPS, SEMANTIC_ALGORITHMS, agent_name
+from ..agents.registry import ALGORITHMS
+from ..agents.sppo.config import PAPER_TIMESTEPS
 from ..common.errors import InterpError
 from ..common.outputs import Outputs
 from ..envs.names import game_title
@@ -104,9 +105,9 @@ def save_restricted(runs: Sequence[Run], evaluations: Evaluations, outputs: Outp
 
 def save_comparison(comparison: Comparison, outputs: Outputs) -> pd.DataFrame:
     """Save interquartile means, performance profiles and probabilities of improvement; returns the table."""
-    baseline, other = agent_name(comparison.baseline), agent_name(comparison.other)
-    semantic = comparison.baseline in SEMANTIC_ALGORITHMS
-    scale = "normalised return" if semantic else f"return, random 0 to {baseline} 1"
+    baseline, other = ALGORITHMS[comparison.baseline].title, ALGORITHMS[comparison.other].title
+    procgen = ALGORITHMS[comparison.baseline].procgen
+    scale = "normalised return" if procgen else f"return, random 0 to {baseline} 1"
     thresholds = profile_thresholds(comparison)
     table = comparison.table()
     figure = plot_comparison(
@@ -125,7 +126,7 @@ def save_comparison(comparison: Comparison, outputs: Outputs) -> pd.DataFrame:
         figure.suptitle("Unequal training: no comparison of methods")
     how = (
         "Unseen levels, sampled actions; returns normalised by the ranges published with Procgen (Cobbe et al. 2020)."
-        if semantic
+        if procgen
         else f"Mean actions; return 0 is the random policy's mean and 1 the mean of {baseline}'s runs on the task, "
         "both taken as exact."
     )
@@ -164,14 +165,14 @@ def save_paper_table(
 
 def save_learning_curves(runs: Sequence[Run], outputs: Outputs) -> None:
     """Save the learning curves of all published games that a run here was trained on, inside the published range."""
-    runs = [r for r in longest_runs(runs, SEMANTIC_ALGORITHMS) if r.mode == "easy" and r.num_levels == 0]
+    runs = [r for r in longest_runs(runs, ALGORITHMS) if r.mode == "easy" and r.num_levels == 0]
     published = {r.name: published_seeds(r.algorithm, r.env) for r in runs}
     runs = [r for r in runs if len(published[r.name].columns)]
     if not runs:
         return
     curves = {
         a: {game_title(r.env): read_progress(r.path).set_index("total_timesteps")["eprewmean"] for r in of_a}
-        for a in SEMANTIC_ALGORITHMS
+        for a in ALGORITHMS
         if (of_a := [r for r in runs if r.algorithm == a])
     }
     bands = {a: {game_title(r.env): published[r.name] for r in runs if r.algorithm == a} for a in curves}
@@ -192,7 +193,7 @@ def save_published(runs: Sequence[Run], outputs: Outputs) -> pd.DataFrame:
     if table.empty:
         return table
     names = {(game, agent) for game, _, agent in table.index}
-    paths = [run.path for run in runs if (run.env, agent_name(run.algorithm)) in names]
+    paths = [run.path for run in runs if (run.env, run.record.title) in names]
     caption = (
         "Mean return of the last 100 training episodes here (one seed a row; normal 95% interval over those episodes) "
         "and in the published seeds after the same number of steps, on the benchmark's scale (easy) so that games "

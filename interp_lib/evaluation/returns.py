@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..agents.registry import SEMANTIC_ALGORITHMS, agent_class
 from ..agents.returns import Returns, evaluate_continuous, evaluate_procgen
 from ..common.statistics import bootstrap_mean
 from ..envs.names import check_seed
@@ -13,17 +12,17 @@ from ..runs.folder import Run, load_agent
 
 def random_returns(run: Run, episodes: int) -> Any:
     """Returns of a uniformly random policy where the run is measured (Procgen: on unseen levels)."""
-    if run.algorithm not in SEMANTIC_ALGORITHMS:
+    if not run.record.procgen:
         return evaluate_continuous(None, run.env, episodes)
     from ..agents.sppo.play import UniformAgent
 
-    config = agent_class(run.algorithm).config_class.from_dict(run.config["hyperparameters"])
+    config = run.record.settings_class.from_dict(run.config["hyperparameters"])
     return evaluate_procgen(UniformAgent(config), episodes)
 
 
 def default_episodes(run: Run) -> int:
     """Episodes a side that give a useful interval in about a minute."""
-    return 500 if run.algorithm in SEMANTIC_ALGORITHMS else 50
+    return 500 if run.record.procgen else 50
 
 
 def evaluate_run(
@@ -36,9 +35,9 @@ def evaluate_run(
     """
     check_seed(seed)
     agent = load_agent(run.path)
-    semantic = run.algorithm in SEMANTIC_ALGORITHMS
-    fixed = (not semantic) if deterministic is None else deterministic
-    if semantic:
+    procgen = run.record.procgen
+    fixed = (not procgen) if deterministic is None else deterministic
+    if procgen:
         how = "most probable" if fixed else "sampled"
         return {
             side: (evaluate_procgen(agent, episodes, side=side, deterministic=fixed, seed=seed), how)

@@ -23,11 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from ..agents.registry import ALGORITHMS, SEMANTIC_ALGORITHMS
+from ..agents.registry import ALGORITHMS
 from ..common.errors import InterpError
 from ..common.processes import ends_with_us
 from ..common.storage import read_file
-from ..envs.names import continuous_task, procgen_game
 from ..runs.folder import read_run
 from ..runs.training import being_trained
 
@@ -206,7 +205,7 @@ class Campaign:
             return self._start(
                 target.run, command + (["--episodes", str(self.episodes)] if self.episodes is not None else [])
             )
-        if standing.released > standing.trained and target.algorithm in SEMANTIC_ALGORITHMS:
+        if standing.released > standing.trained and ALGORITHMS[target.algorithm].procgen:
             # Released weights, counters and λ are enough to go on from; SAC would lack its replay buffer.
             shutil.rmtree(run_dir, ignore_errors=True)
             shutil.copytree(self.checkpoints / target.run, run_dir)
@@ -216,7 +215,7 @@ class Campaign:
         command = ["train", target.algorithm, target.env, "--seed", str(target.seed), "--run-dir", str(run_dir)]
         command += ["--timesteps", str(target.timesteps), "--max-minutes", f"{minutes:.3f}", "--quiet"]
         command += ["--threads", str(self.threads), *(["--resume"] if begun else [])]
-        if target.algorithm in SEMANTIC_ALGORITHMS:
+        if ALGORITHMS[target.algorithm].procgen:
             command += ["--device", self.device]
         return self._start(target.run, command)
 
@@ -271,7 +270,7 @@ def _target(values: list[str]) -> Target:
     algorithm, env, seed, timesteps = (value.strip() for value in values)
     if algorithm not in ALGORITHMS:
         raise InterpError(f"unknown algorithm '{algorithm}'. Valid: {', '.join(ALGORITHMS)}.")
-    env = procgen_game(env) if algorithm in SEMANTIC_ALGORITHMS else continuous_task(env)
+    env = ALGORITHMS[algorithm].full_name(env)
     target = Target(algorithm, env, int(seed), int(timesteps))
     if target.timesteps <= 0:
         raise InterpError(f"timesteps must be positive, not {target.timesteps}.")

@@ -14,8 +14,6 @@ from .plan import Plan, stamp
 # Measured on a Xeon without bf16: quick on one core while the other trained, paper on two. So are the seconds that
 # notebooks state in their metadata.
 ROUGHLY = {"quick": {"states": 8, "explorer": 36}, "paper": {"states": 40, "explorer": 48}}
-# Environment steps a second of one run on one thread of that CPU (SAC and ProtoSAC: on HalfCheetah).
-RATES = {"ppo": 136.0, "sppo": 136.0, "sac": 54.0, "protosac": 72.0}
 _UNKNOWN = 60.0  # a notebook of the user's own
 
 
@@ -23,7 +21,7 @@ def estimated_seconds(plan: Plan, job: Pending) -> float:
     """Seconds one job will take: what it took in this folder with this profile, else as written above."""
     if job.rule == "train":
         run = plan.training(job.name)
-        return run.timesteps / RATES[run.algorithm]
+        return run.timesteps / ALGORITHMS[run.algorithm].rate
     if job.rule == "notebook":
         path = plan.figures / stamp("notebooks", job.name)
         before = read_json(path) if path.exists() else {"parameters": {}}
@@ -43,6 +41,6 @@ def render_estimate(plan: Plan, pending: Sequence[Pending], jobs: int) -> str:
     trained = [plan.training(job.name) for job in pending if job.rule == "train"]
     if trained:
         line += f", most of it training {sum(run.timesteps for run in trained):,} environment steps"
-        if any(ALGORITHMS[run.algorithm].semantic for run in trained):
+        if any(ALGORITHMS[run.algorithm].procgen for run in trained):
             line += " (on a CPU; a GPU is faster)"
     return line

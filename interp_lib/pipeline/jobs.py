@@ -97,7 +97,7 @@ def explorer_job(plan: Plan, name: str, output: Path) -> None:
     page = plan.figures / "explorers" / f"{name}.html"
     with _timed(f"explorer of {name}") as timer:
         agent = load_agent(run.path)
-        if run.algorithm == "protosac":
+        if run.record.explains == "prototypes":
             from ..prototypes import record_episodes
             from ..prototypes.page import export_prototype_explorer
 

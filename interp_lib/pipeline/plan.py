@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from ..agents.registry import ALGORITHMS
 from ..common.errors import InterpError
 from ..common.storage import read_json, write_json
-from ..envs.names import CONTINUOUS_TASKS, PROCGEN_GAMES, continuous_task, procgen_game
+from ..envs.names import CONTINUOUS_TASKS, PROCGEN_GAMES
 from ..runs.folder import Run, find_run, find_runs, read_run
 from .imports import PACKAGE, dependencies
 from .notebooks import (
@@ -146,10 +146,9 @@ class Plan:
         for use in (self._needs(stem) or {}).get("runs", ()):
             values = declared_parameters(self.notebook(stem)) | self.parameters(stem)
             for algorithm in use["algorithms"]:
-                canonical = procgen_game if ALGORITHMS[algorithm].semantic else continuous_task
                 if isinstance(env := values.get(use["env"]), str):
                     seed = values.get(use["seed"], use["seed"])
-                    yield Shown(algorithm, canonical(env), seed, use.get("explored", False))
+                    yield Shown(algorithm, ALGORITHMS[algorithm].full_name(env), seed, use.get("explored", False))
 
     def may_use(self, stem: str, run: str) -> bool:
         """Whether ``run`` is one of those the plan counts among the notebook's inputs."""

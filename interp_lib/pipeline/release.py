@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..agents.registry import SEMANTIC_ALGORITHMS, full_budget
 from ..agents.returns import Returns, evaluate_continuous
 from ..clusters.descriptions import read_descriptions
 from ..common.errors import InterpError, printable
@@ -53,7 +52,7 @@ def evaluate_and_release(run_dir: Path | str, folder: Path | str, episodes: int 
                 (snapshot / name).write_bytes(read_file(run.path / name))
         run = read_run(snapshot)
         check_release(run, run_dir, Path(folder) / run.name)  # before it takes minutes
-        if run.algorithm == "sppo":
+        if run.record.explains == "clusters":
             read_descriptions(run.path, run.config["hyperparameters"]["num_codes"])
         check_weights(run)
         # What is measured now is none of what was released before.
@@ -61,11 +60,11 @@ def evaluate_and_release(run_dir: Path | str, folder: Path | str, episodes: int 
         halve_weights(snapshot / "policy.safetensors")
         episodes = default_episodes(run) if episodes is None else episodes
         measured = evaluate_run(run, episodes)
-        if run.algorithm in SEMANTIC_ALGORITHMS:
+        if run.record.procgen:
             fixed = evaluate_run(run, episodes, deterministic=True)
             measured |= {f"{side}_deterministic": result for side, result in fixed.items()}
         prototypes = None
-        if run.algorithm == "protosac":
+        if run.record.explains == "prototypes":
             before, prototypes = measure_prototypes(run, episodes)
             if before is not None:
                 measured["before_projection"] = (before, "mean")
@@ -134,7 +133,7 @@ def list_runs(folder: Path | str) -> list[dict[str, Any]]:
                 "env": run.env,
                 "seed": run.seed,
                 "timesteps": run.timesteps,
-                "full_budget": full_budget(run.algorithm, run.env),
+                "full_budget": run.record.full_budget(run.env),
                 "return_train": train.get("mean"),
                 "return_train_low": train.get("low"),
                 "return_train_high": train.get("high"),

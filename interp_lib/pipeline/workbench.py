@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..agents.registry import SEMANTIC_ALGORITHMS, full_budget
+from ..agents.registry import ALGORITHMS
 from ..common.errors import InterpError
 from ..common.outputs import Outputs
 from ..common.style import use_style
@@ -144,8 +144,8 @@ def fresh_run_dir(runs: Path | str, profile: str, run: str) -> Path:
 def fresh_steps(profile: str, algorithm: str, env: str) -> int:
     """Environment steps of a fresh run."""
     budget = PROFILES[profile]
-    steps = budget.procgen_steps if algorithm in SEMANTIC_ALGORITHMS else budget.continuous_steps
-    return full_budget(algorithm, env) if steps is None else steps
+    steps = budget.procgen_steps if ALGORITHMS[algorithm].procgen else budget.continuous_steps
+    return ALGORITHMS[algorithm].full_budget(env) if steps is None else steps
 
 
 def train_fresh(runs: Path | str, profile: str, algorithm: str, env: str, seed: int, *, progress: bool = True) -> Run:
@@ -159,7 +159,7 @@ def train_fresh(runs: Path | str, profile: str, algorithm: str, env: str, seed: 
     path = fresh_run_dir(runs, profile, f"{algorithm}-{env}-s{seed}")
     steps = fresh_steps(profile, algorithm, env)
     if not (path / "config.json").exists() or read_run(path).timesteps < steps:
-        options = dict(PROFILES[profile].procgen_options) if algorithm in SEMANTIC_ALGORITHMS else {}
+        options = dict(PROFILES[profile].procgen_options) if ALGORITHMS[algorithm].procgen else {}
         if algorithm == "ppo":
             options.pop("skill_interval", None)
         resume = path.exists()

@@ -27,7 +27,7 @@ def render_card(config: dict[str, Any]) -> str:
     lines = [f"# {record.title} on {env}, seed {seed}", ""]
     lines.append(f"Trained for **{steps:,} environment steps** by this repository's code.")
     if steps < budget:
-        whose = "The paper trains" if record.semantic else "The task's settings are for"
+        whose = "The paper trains" if record.procgen else "The task's settings are for"
         lines.append(
             f"{whose} {budget:,} steps: this is {steps / budget:.1%} of that budget, and not comparable with results "
             f"at its end. {budget - steps:,} steps are missing."

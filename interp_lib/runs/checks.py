@@ -65,7 +65,7 @@ def misstated_steps(run: Run) -> str | None:
     config, last = run.path / "config.json", int(read_progress(run.path)["total_timesteps"].iloc[-1])
     history = run.config.get("history") or [{"to": run.timesteps}]
     # SAC and ProtoSAC write a row every 1,000 steps at most, so a run that was stopped is a little further.
-    gap = 0 if run.record.semantic else ROW_STEPS
+    gap = 0 if run.record.procgen else ROW_STEPS
     if not last <= run.timesteps <= last + gap or history[-1]["to"] != run.timesteps:
         return f"{config} says {run.timesteps:,} steps, and progress.csv ends at {last:,}"
     return None

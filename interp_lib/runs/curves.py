@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ..agents.registry import ALGORITHMS, agent_name
+from ..agents.registry import ALGORITHMS
 from ..common.style import PUBLISHED
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def plot_games(
     )  # fmt: skip
     bottom = len(curves) - 1
     for place, (method, of_method) in enumerate(curves.items()):
-        name = agent_name(method)
+        name = ALGORITHMS[method].title
         for ax, game in zip(axes[place], games, strict=True):
             if game not in of_method:
                 ax.axis("off")

@@ -113,7 +113,7 @@ def read_run(run_dir: Path | str) -> Run:
     for wrong in wrong_in(config):
         raise InterpError(f"{path} is damaged: {wrong}. Restore it or train the run again.")
     run = Run(run_dir, config)
-    if run.record.semantic and "hyperparameters" in config:
+    if run.record.procgen and "hyperparameters" in config:
         settings_of(run)
     return run
 
@@ -124,11 +124,8 @@ def settings_of(run: Run) -> PPOConfig:
     Raises:
         InterpError: they are missing or no such run's, or of another game or seed than the run says.
     """
-    from ..agents.sppo.config import PPOConfig, SPPOConfig
-
-    cls = SPPOConfig if run.algorithm == "sppo" else PPOConfig
     try:
-        config = cls.from_dict(run.config.get("hyperparameters", {}))
+        config = run.record.settings_class.from_dict(run.config.get("hyperparameters", {}))
     except InterpError as error:
         raise InterpError(f"{run.path / 'config.json'} is damaged: {error}") from error
     if (config.env, config.seed) != (run.env, run.seed):
@@ -145,8 +142,7 @@ def load_agent(run_dir: Path | str, *, device: str = "auto") -> Any:
     """
     run = read_run(run_dir)
     check_weights(run)
-    cls = run.record.agent_class
-    return (cls.load if run.record.semantic else cls.load_run)(run.path, device=device)
+    return run.record.agent_class.load_run(run.path, device=device)
 
 
 def check_weights(run: Run) -> None:

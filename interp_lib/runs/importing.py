@@ -96,7 +96,7 @@ def import_checkpoint(
     agent = PPO(env, **options) if codebook is None else SPPO(env, **options)
     load_reference_weights(agent.network, variables, scope)
     agent.timesteps = timesteps or 0
-    agent.save(run_dir)
+    agent.save_run(run_dir)
 
     mapped = reference_name_map(agent.network, scope)
     imported = ImportedCheckpoint(

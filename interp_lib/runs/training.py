@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..agents.registry import ALGORITHMS, PAPER_TIMESTEPS, SEMANTIC_ALGORITHMS, agent_class
+from ..agents.registry import ALGORITHMS
 from ..common.errors import InterpError
 from ..common.storage import read_file
 from ..envs.names import check_seed
@@ -36,7 +36,7 @@ def train(
     """Train ``algorithm`` on ``env`` until ``timesteps`` in all and leave a run folder.
 
     Args:
-        timesteps: environment steps; None: the full budget (runs.full_budget).
+        timesteps: environment steps; None: the full budget.
         seed: None only to resume: whichever the run has.
         options: hyper-parameters that differ from the defaults.
         resume: continue the run in ``run_dir``, or start one where nothing was saved yet. PPO and SPPO can go on with
@@ -44,7 +44,7 @@ def train(
         max_minutes: stop cleanly after this many minutes; ``resume`` continues.
         save_seconds: PPO and SPPO: least time between two checkpoints; with 0 every update is one.
         tensorboard: also write the learning curve to ``run_dir/tensorboard``.
-        eval_every, eval_episodes, video_every: SAC and ProtoSAC: see prototypes.training.train_run.
+        eval_every, eval_episodes, video_every: SAC and ProtoSAC: see agents.protosac.training.train_run.
 
     Returns:
         ``run_dir``.
@@ -55,6 +55,7 @@ def train(
     """
     if algorithm not in ALGORITHMS:
         raise InterpError(f"unknown algorithm '{algorithm}'. Valid: {', '.join(ALGORITHMS)}.")
+    record = ALGORITHMS[algorithm]
     if timesteps is not None and timesteps <= 0:
         raise InterpError(f"timesteps must be positive, not {timesteps}.")
     check_seed(seed)
@@ -66,35 +67,17 @@ def train(
         if seed is not None and seed != run.seed:
             raise InterpError(f"{run_dir} has seed {run.seed}, not {seed}. Leave out the seed, or start another run.")
     if seed is None:
-        seed = run.seed if run is not None else ALGORITHMS[algorithm].seed
-    if algorithm in SEMANTIC_ALGORITHMS and run is None:
-        agent_class(algorithm).config_class.from_dict({"env": env, "seed": seed, **(options or {})})
+        seed = run.seed if run is not None else record.seed
+    if record.procgen and run is None:
+        record.settings_class.from_dict({"env": env, "seed": seed, **(options or {})})
+    others = {"device": device, "save_seconds": save_seconds, "eval_every": eval_every, "eval_episodes": eval_episodes}
+    others["video_every"] = video_every
     with _only_trainer_of(run_dir):
-        if algorithm in SEMANTIC_ALGORITHMS:
-            cls = agent_class(algorithm)
-            if run is not None:
-                resumable = os.path.lexists(run_dir / STATES[0])
-                if not resumable:
-                    check_weights(run)
-                agent = cls.load(run_dir, device=device, resume=resumable)
-                agent.change(options or {})
-            else:
-                agent = cls(env, seed=seed, device=device, **(options or {}))
-            agent.learn(
-                PAPER_TIMESTEPS if timesteps is None else timesteps,
-                run_dir=run_dir,
-                max_minutes=max_minutes,
-                progress=progress,
-                save_seconds=save_seconds,
-                tensorboard=tensorboard,
-            )
-            return run_dir
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if run is not None and not any(os.path.lexists(run_dir / name) for name in STATES):
+            check_weights(run)
+        if not record.procgen and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise InterpError(f"{algorithm} trains in one process. Leave out torchrun; start several runs instead.")
-        from ..agents.protosac.training import train_run
-
-        return train_run(
-            algorithm,
+        return record.train_run(
             env,
             timesteps=timesteps,
             seed=seed,
@@ -102,11 +85,9 @@ def train(
             overrides=options,
             resume=resume,
             max_minutes=max_minutes,
-            eval_every=eval_every,
-            eval_episodes=eval_episodes,
-            video_every=video_every,
             tensorboard=tensorboard,
             progress=progress,
+            **{name: others[name] for name in record.options},
         )
 
 
@@ -125,7 +106,7 @@ def _run_in(run_dir: Path, algorithm: str, resume: bool) -> Run | None:
         if not resume:
             raise InterpError(f"{run_dir} already holds a run. Continue it with --resume, or choose another --run-dir.")
         return read_run(run_dir)
-    if algorithm not in SEMANTIC_ALGORITHMS:
+    if not ALGORITHMS[algorithm].procgen:
         return None  # train_run looks: SAC and ProtoSAC can write a config again from their state
     left = [name for name in (*STATES, "policy.safetensors") if os.path.lexists(run_dir / name)]
     if not left and os.path.lexists(run_dir / "progress.csv"):

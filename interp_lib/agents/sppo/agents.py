@@ -1,4 +1,4 @@
-"""``PPO`` and ``SPPO``, the agents of the semantic clustering paper: ``learn``, ``predict``, ``save``, ``load``."""
+"""``PPO`` and ``SPPO``, the agents of semantic clustering: ``learn``, ``predict``, ``save_run``, ``load_run``."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ class PPO:
                 every update is one.
             tensorboard: also write the learning curve to ``run_dir/tensorboard``.
 
-        Ctrl-C loses what came after the last checkpoint; :meth:`load` with ``resume`` goes on from there. Under
+        Ctrl-C loses what came after the last checkpoint; :meth:`load_run` with ``resume`` goes on from there. Under
         ``torchrun`` the processes train together (:mod:`.parallel`); the first one writes the run folder and shows
         the bar.
 
@@ -247,11 +247,11 @@ class PPO:
             return
         write_state(state, run_dir / TRAINING_STATE)
         self._take_back_release(run_dir)
-        self.save(run_dir)
+        self.save_run(run_dir)
 
     # -- files ----------------------------------------------------------------------------------------------------
 
-    def save(self, run_dir: Path | str, *, half: bool = False) -> None:
+    def save_run(self, run_dir: Path | str, *, half: bool = False) -> None:
         """Write config.json and policy.safetensors; ``half`` stores weights in float16, half the size.
 
         Raises:
@@ -280,7 +280,7 @@ class PPO:
         )
 
     @classmethod
-    def load(cls, run_dir: Path | str, *, device: str = "auto", resume: bool = False) -> Self:
+    def load_run(cls, run_dir: Path | str, *, device: str = "auto", resume: bool = False) -> Self:
         """Rebuild an agent from a run folder.
 
         Args:
@@ -309,6 +309,15 @@ class PPO:
         else:
             load_state(agent.network, read_tensors(run_dir / "policy.safetensors"), run_dir / "policy.safetensors")
         return agent
+
+    def save(self, run_dir: Path | str, *, half: bool = False) -> None:
+        """:meth:`save_run`, by the name that Stable-Baselines3 has for it; a run folder, no zip."""
+        self.save_run(run_dir, half=half)
+
+    @classmethod
+    def load(cls, run_dir: Path | str, *, device: str = "auto", resume: bool = False) -> Self:
+        """:meth:`load_run`."""
+        return cls.load_run(run_dir, device=device, resume=resume)
 
     def _restore_training_state(self, path: Path) -> None:
         if not os.path.lexists(path):

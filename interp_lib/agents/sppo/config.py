@@ -11,6 +11,7 @@ from ...envs.games import MODES
 from ...envs.names import check_seed, procgen_game
 from ...envs.procgen import MOST_LEVELS, Levels
 
+PAPER_TIMESTEPS = 25_000_000  # the budget on every game
 MOST_CODES = 1024
 _MOST = {"num_envs": 2**14, "num_steps": 2**16, "num_epochs": 1000}
 _MOST_SAMPLES = 2**22  # of a rollout: 51 GB of frames

@@ -184,11 +184,11 @@ class ActorCritic(nn.Module):
     def forward(self, obs: Tensor) -> NetworkOutput:
         """Run uint8 observations (n, 64, 64, 3) through the network."""
         feature = self.encoder(obs)
-        fdr = code = code_vector = None
-        policy_feature = feature
-        if self.semantic is not None:
-            fdr, code, code_vector = self.semantic(feature)
-            policy_feature = feature + (code.float() / self.semantic.num_codes)[:, None]
-        return NetworkOutput(
-            self.policy(policy_feature), self.value(policy_feature).squeeze(-1), feature, fdr, code, code_vector
-        )
+        fdr, code, code_vector = (None, None, None) if self.semantic is None else self.semantic(feature)
+        return NetworkOutput(*self.heads(feature, code), feature, fdr, code, code_vector)
+
+    def heads(self, feature: Tensor, code: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Logits (n, num_actions) and values (n,) of features h (n, 256) with codes k (n,): linear in h + k/K."""
+        if self.semantic is not None and code is not None:
+            feature = feature + (code.float() / self.semantic.num_codes)[:, None]
+        return self.policy(feature), self.value(feature).squeeze(-1)
