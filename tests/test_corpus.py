@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
+from conftest import ROOT, TINY
 
 from interp_lib import SPPO
 from interp_lib.agents.sppo.agents import TRAINING_STATE
@@ -29,6 +29,7 @@ from interp_lib.pipeline.release import evaluate_and_release
 from interp_lib.runs.folder import load_agent, sha256
 
 NAME = "sppo-fruitbot-s0"
+PROTOTYPES = "protosac-pendulum-s0"  # a released run: its commands read the same kinds of files
 OUTCOMES: collections.Counter = collections.Counter()
 KILOBYTES_IN_GIGABYTE = 2**20
 
@@ -42,11 +43,13 @@ READERS = {
     TRAINING_STATE: ("resume",),
     "states.h5": ("browse",),
     "campaign.csv": ("campaign",),
+    f"{PROTOTYPES}/config.json": ("prototypes", "evaluate prototypes", "browse prototypes"),
+    f"{PROTOTYPES}/policy.safetensors": ("browse prototypes", "prototypes", "evaluate prototypes"),
 }
 
 
 def arguments(command, folder):
-    run = folder / "checkpoints" / NAME
+    run, prototypes = folder / "checkpoints" / NAME, folder / PROTOTYPES
     return {
         "evaluate": ["evaluate", run, "--episodes", 2],
         "list": ["checkpoints", "list", "--folder", run.parent],
@@ -58,6 +61,9 @@ def arguments(command, folder):
         "resume": ["train", "sppo", "fruitbot", "--resume", "--run-dir", folder / "runs" / NAME, "--timesteps", 512,
                    "--device", "cpu", "--quiet"],
         "campaign": ["campaign", "status", "--file", folder / "campaign.csv"],
+        "prototypes": ["prototypes", prototypes, "--episodes", 1, "--out", folder / "out"],
+        "evaluate prototypes": ["evaluate", prototypes, "--episodes", 1],
+        "browse prototypes": ["browse", prototypes, "--export", folder / "out.html"],
     }[command]  # fmt: skip
 
 
@@ -71,7 +77,9 @@ def intact(tiny_sppo, tmp_path_factory):
     (folder / "campaign.csv").write_text("algorithm,env,seed,timesteps\nsppo,fruitbot,0,1000\n")
     for run in (folder / "runs" / NAME, folder / "checkpoints" / NAME):
         (run / "descriptions.yml").write_text("0: between $x{ and $y, it pays $5% or $6\n")
+    shutil.copytree(ROOT / "checkpoints" / PROTOTYPES, folder / PROTOTYPES)
     other = folder / "other"
+    shutil.copytree(ROOT / "checkpoints" / "protosac-lunarlander-s0", other / PROTOTYPES)
     SPPO("fruitbot", seed=1, device="cpu", **TINY).learn(128, run_dir=other / "run", progress=False)
     evaluate_and_release(other / "run", other / "checkpoints", episodes=2)
     collect_states(load_agent(other / "run"), other / "states.h5", steps=4, num_envs=4, progress=False)
@@ -253,20 +261,30 @@ def other_rows(path):
     path.write_text(path.read_text() + "512,abc,xyz\n")
 
 
+# What no config of any algorithm may say.
+CONFIG: list = [
+    text("[]"), text("3"), text("null"), text("[" * 10**5), text('{"a":' * 10**5),
+    json_with(hyperparameters=None), json_with(hyperparameters=[1]), json_with(hyperparameters={}),
+    json_with(results=None), json_with(results={"unseen": {"mean": "x"}}), json_with(timesteps=float("nan")),
+    json_with(timesteps=float("inf")), json_with(timesteps=-5), json_with(timesteps="5"), json_with(format=99),
+    json_with(seed=[]), json_with(env=7), json_with(env="ni\nja"), json_with(env="coinrun"),
+    json_with(algorithm="ppo"), json_with(algorithm={}), json_with(history={}), json_with(history=[3]),
+    json_with(training=[]), json_with(files=[]), json_with(provenance=[]),
+]  # fmt: skip
 ROWS = "total_timesteps,eprewmean,eplenmean\n"
 SPECIAL = {
     "config.json": [
-        text("[]"), text("3"), text("null"), text("[" * 10**5), text('{"a":' * 10**5),
-        json_with(hyperparameters=None), json_with(hyperparameters=[1]), json_with(hyperparameters={}),
-        json_with(results=None), json_with(results={"unseen": {"mean": "x"}}), json_with(timesteps=float("nan")),
-        json_with(timesteps=float("inf")), json_with(timesteps=-5), json_with(timesteps="5"), json_with(format=99),
-        json_with(seed=[]), json_with(env=7), json_with(env="ni\nja"), json_with(env="coinrun"),
-        json_with(algorithm="ppo"), json_with(algorithm={}), json_with(history={}), json_with(history=[3]),
-        json_with(training=[]), json_with(files=[]), json_with(provenance=[]), hyperparameters(num_codes="8"),
+        *CONFIG, hyperparameters(num_codes="8"),
         hyperparameters(num_codes=10**12), hyperparameters(num_codes=8.5), hyperparameters(num_envs=10**9),
         hyperparameters(start_level=2147400000), hyperparameters(device="cpu"), hyperparameters(env="ninja"),
     ],
     "policy.safetensors": [flipped, nan_weights, hostile_names],
+    f"{PROTOTYPES}/config.json": [
+        *CONFIG, json_with(spaces={}), json_with(spaces={"observation": 3}), json_with(prototypes=[]),
+        hyperparameters(n_prototypes=10**9), hyperparameters(n_prototypes="32"), hyperparameters(latent_dim=-1),
+        hyperparameters(policy_kwargs={"net_arch": [10**9]}), hyperparameters(mixture="evil"),
+    ],
+    f"{PROTOTYPES}/policy.safetensors": [flipped, nan_weights, hostile_names],
     "progress.csv": [other_rows, text(ROWS), text(ROWS + "abc,xyz,1\n"), text(ROWS + "128,nan,1\n"),
                      text("a,b\n1,2\n"), text(ROWS + "384,inf,1\n"), text("x" * 100)],
     "returns.csv": [flipped, text("unseen\nnan\n"), text("a,b\nc,d\n")],
@@ -293,6 +311,8 @@ def others(file):
     def another_runs(path):
         if file == "states.h5":
             source = path.parent / "other" / file
+        elif file.startswith(PROTOTYPES):
+            source = path.parents[1] / "other" / file
         else:
             of = "run" if path.parts[-3] == "runs" else "checkpoints/run"
             source = path.parents[2] / "other" / of / file
@@ -304,7 +324,7 @@ def others(file):
 def cases():
     for file, commands in READERS.items():
         damages = [how for how in ANYWHERE if (file, how) not in HARMLESS] + SPECIAL.get(file, [])
-        if file not in ("card.md", "descriptions.yml", "campaign.csv", "config.json"):
+        if file not in ("card.md", "descriptions.yml", "campaign.csv") and not file.endswith("config.json"):
             damages.append(others(file))
         for how in damages:
             for command in commands:
@@ -403,7 +423,17 @@ def test_every_damage_of_every_file_is_named_by_every_command(intact, tmp_path, 
 def test_what_is_intact_goes_through(intact, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(intact, tmp_path / "copy")
-    for command in ("list", "verify", "evaluate", "resume", "browse", "campaign", "videos"):
+    for command in (
+        "list",
+        "verify",
+        "evaluate",
+        "resume",
+        "browse",
+        "campaign",
+        "videos",
+        "evaluate prototypes",
+        "browse prototypes",
+    ):
         status, _, err = attempt(tmp_path / "copy", command, capsys)
         assert status == 0, (command, err)
 
