@@ -26,6 +26,12 @@ from ..common.storage import read_json, write_json, write_text
 from ..envs.names import check_seed
 
 _NUMBER_TYPE = re.compile(r"[biuf]\d{1,2}")
+_HEADER = {"subclass", "shape", "order", "dtype", "allow_mmap", "numpy_array_alignment_bytes"}
+_LEFT_OUT = {  # kinds of variables that are not mapped → their names; a name is of the first that fits
+    "moments of Adam": re.compile(r".*/Adam(_1)?:0", re.DOTALL),
+    "step powers of Adam": re.compile(r"(.*/)?beta[12]_power(_\d+)?:0"),
+    "other variables": re.compile(r".*", re.DOTALL),
+}
 
 
 @dataclass(frozen=True)
@@ -170,15 +176,17 @@ class _ArraysOnlyUnpickler(NumpyUnpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """Decide what the file may call: numpy's own dtype and scalar are replaced by strict stand-ins."""
-        if (module, name) == ("joblib.numpy_pickle", "NumpyArrayWrapper"):
-            return NumpyArrayWrapper
-        if (module, name) == ("numpy", "ndarray"):
-            return np.ndarray
-        if (module, name) == ("numpy", "dtype"):
-            return self._dtype
-        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "scalar":
-            return _scalar
-        raise self._refused(f"{module}.{name}")
+        allowed: dict[str, Any] = {
+            "joblib.numpy_pickle.NumpyArrayWrapper": NumpyArrayWrapper,
+            "numpy.ndarray": np.ndarray,
+            "numpy.dtype": self._dtype,
+            "numpy.core.multiarray.scalar": _scalar,
+            "numpy._core.multiarray.scalar": _scalar,
+        }
+        asked = f"{module}.{name}"
+        if asked not in allowed:
+            raise self._refused(asked)
+        return allowed[asked]
 
     def load_build(self) -> None:
         """Fill in an array's header and read the array, or check a dtype's byte order."""
@@ -202,12 +210,8 @@ class _ArraysOnlyUnpickler(NumpyUnpickler):
         return np.dtype("<" + code)
 
     def _check_header(self, header: dict[str, Any]) -> None:
-        known = {"subclass", "shape", "order", "dtype", "allow_mmap", "numpy_array_alignment_bytes"}
-        if (
-            not set(header) <= known
-            or header["subclass"] is not np.ndarray
-            or not isinstance(header["dtype"], np.dtype)
-        ):
+        of_numbers = header["subclass"] is np.ndarray and isinstance(header["dtype"], np.dtype)
+        if not set(header) <= _HEADER or not of_numbers:
             raise self._refused("an array of an unknown kind")
         shape = header["shape"]
         if not all(type(n) is int and n >= 0 for n in shape):
@@ -234,35 +238,25 @@ def _is_numeric(value: Any) -> bool:
 
 
 def _sort_leftovers(names: list[str]) -> dict[str, list[str]]:
-    kinds: dict[str, list[str]] = {"moments of Adam": [], "step powers of Adam": [], "other variables": []}
-    for name in names:
-        if re.search(r"/Adam(_1)?:0$", name):
-            kinds["moments of Adam"].append(name)
-        elif re.fullmatch(r"(.*/)?beta[12]_power(_\d+)?:0", name):
-            kinds["step powers of Adam"].append(name)
-        else:
-            kinds["other variables"].append(name)
-    return {kind: found for kind, found in kinds.items() if found}
+    kinds = {name: next(kind for kind, pattern in _LEFT_OUT.items() if pattern.fullmatch(name)) for name in names}
+    found = {kind: [name for name in names if kinds[name] == kind] for kind in _LEFT_OUT}
+    return {kind: names for kind, names in found.items() if names}
 
 
 def _render_card(config: dict[str, Any]) -> str:
     imported = config["imported"]
-    known = {name: "unknown" if name in imported["unknown"] else config[name] for name in ("seed", "timesteps")}
-    return "\n".join(
-        [
-            f"# {config['algorithm'].upper()} on {config['env']}, imported",
-            "",
-            f"Weights of `{imported['file']}` (SHA-256 {imported['sha256']}), trained by the reference implementation,",
-            "not by this repository's code. Nothing has been measured on them here.",
-            "",
-            f"- environment: {config['env']}, as said at the import; the file does not hold it",
-            f"- seed: {known['seed']}",
-            f"- environment steps trained: {known['timesteps']}",
-            "- hyper-parameters in `config.json`: the paper's, but for what follows from the weights",
-            "- not in the file: learning curve, reward scale, skill weight λ",
-            "",
-        ]
-    )
+    seed, steps = ("unknown" if name in imported["unknown"] else config[name] for name in ("seed", "timesteps"))
+    return f"""# {config["algorithm"].upper()} on {config["env"]}, imported
+
+Weights of `{imported["file"]}` (SHA-256 {imported["sha256"]}), trained by the reference implementation,
+not by this repository's code. Nothing has been measured on them here.
+
+- environment: {config["env"]}, as said at the import; the file does not hold it
+- seed: {seed}
+- environment steps trained: {steps}
+- hyper-parameters in `config.json`: the paper's, but for what follows from the weights
+- not in the file: learning curve, reward scale, skill weight λ
+"""
 
 
 def reference_name_map(network: ActorCritic, scope: str = "sppo2_model") -> dict[str, Tensor]:
