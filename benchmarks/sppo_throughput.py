@@ -27,7 +27,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from interp_lib import PPO, SPPO
-from interp_lib.agents.sppo.losses import fdr_loss, vq_loss
+from interp_lib.agents.sppo.kernels import fdr_loss
+from interp_lib.agents.sppo.losses import vq_loss
 from interp_lib.common.compute import has_fast_bf16, keep_large_allocations
 from interp_lib.envs.actions import NUM_ACTIONS
 from interp_lib.envs.procgen import ProcgenVec

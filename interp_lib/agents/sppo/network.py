@@ -8,11 +8,13 @@ PPO is the same network without the lower branch.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from . import kernels
 
 FEATURE_SIZE = 256
 
@@ -28,56 +30,12 @@ class NetworkOutput(NamedTuple):
     code_vector: Tensor | None  # (n, 2), e_k
 
 
-def max_pool(x: Tensor) -> Tensor:
-    """Max-pool 3, stride 2 of (n, c, h, w) with even h and w, padded after the last row and column only; no gradient.
+def conv_pool(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """Convolution, then a max-pool of 3 with stride 2 that pads after the last row and column only (methods 2.1).
 
-    That is TensorFlow's 'SAME', which ``ceil_mode`` gives: the last window hangs over the right and bottom edge.
+    That is TensorFlow's 'SAME', which ``ceil_mode`` gives. The network takes the fast twin (:mod:`.kernels`).
     """
-    if x.device.type != "cpu":
-        return F.max_pool2d(x, kernel_size=3, stride=2, ceil_mode=True)
-    for dim in (3, 2):  # nobody needs the argmax here, and comparing slices is three times as fast
-        even, odd = x.unflatten(dim, (-1, 2)).unbind(dim + 1)
-        x = torch.maximum(even, odd)
-        inner = x.narrow(dim, 0, x.shape[dim] - 1)  # the windows that reach into the next pair
-        torch.maximum(inner, even.narrow(dim, 1, inner.shape[dim]), out=inner)
-    return x
-
-
-class ConvMaxPool(torch.autograd.Function):
-    """Convolution 3 × 3 and max-pool of (n, c, h, w) that keep for the backward pass no more than it needs.
-
-    What lies between the two is four times as large as what comes out. PyTorch's own pool would keep it, for its shape
-    alone, and where each maximum was in 8 bytes; a place in a plane of 64 × 64 takes 2. Bytes stay bytes as well:
-    uint8 input counts as pixels, divided by 255. The gradients are those of the two operations, to the bit.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        convolved = F.conv2d(_as_float(x), weight, bias, padding=1)
-        pooled, places = F.max_pool2d_with_indices(convolved, [3, 3], [2, 2], ceil_mode=True)
-        ctx.save_for_backward(x, weight, bias, places.short())
-        ctx.convolved_shape = convolved.shape
-        return pooled
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
-        x, weight, bias, places = ctx.saved_tensors
-        grad = grads[0]
-        shape_only = torch.empty(
-            ctx.convolved_shape, dtype=grad.dtype, device=grad.device, memory_format=torch.channels_last
-        )
-        convolved_grad = torch.ops.aten.max_pool2d_with_indices_backward(
-            grad, shape_only, [3, 3], [2, 2], [0, 0], [1, 1], True, places.long()
-        )
-        x_grad, weight_grad, bias_grad = torch.ops.aten.convolution_backward(
-            convolved_grad, _as_float(x).to(grad.dtype), weight.to(grad.dtype), [len(bias)], [1, 1], [1, 1], [1, 1],
-            False, [0, 0], 1, [ctx.needs_input_grad[0], True, True],
-        )  # fmt: skip
-        return x_grad, weight_grad.to(weight.dtype), bias_grad.to(bias.dtype)
-
-
-def _as_float(x: Tensor) -> Tensor:
-    return x.float() / 255 if x.dtype == torch.uint8 else x
+    return F.max_pool2d(conv(kernels.as_float(x)), kernel_size=3, stride=2, ceil_mode=True)
 
 
 class ResidualBlock(nn.Module):
@@ -102,11 +60,7 @@ class ImpalaStage(nn.Module):
         self.block2 = ResidualBlock(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled():
-            x = ConvMaxPool.apply(x, self.conv.weight, self.conv.bias)
-        else:
-            x = max_pool(self.conv(_as_float(x)))
-        return self.block2(self.block1(x))
+        return self.block2(self.block1(kernels.conv_pool(x, self.conv)))  # conv_pool gives the same
 
 
 class ImpalaEncoder(nn.Module):

@@ -14,7 +14,7 @@ from conftest import TINY
 
 from interp_lib import SPPO, InterpError, load_agent
 from interp_lib.agents.sppo.config import PPOConfig, SPPOConfig
-from interp_lib.agents.sppo.losses import fdr_loss
+from interp_lib.agents.sppo.kernels import fdr_loss
 from interp_lib.agents.sppo.network import ActorCritic
 from interp_lib.agents.sppo.parallel import Workers, own_device
 from interp_lib.agents.sppo.rollout import EpisodeStatistics, RewardNormalizer
@@ -162,7 +162,7 @@ def test_the_first_worker_decides_and_uneven_shares_are_refused(ranks):
 def test_the_fdr_loss_is_the_mean_of_its_shares():
     torch.manual_seed(0)
     h, z = torch.randn(8, 256), torch.randn(8, 2)
-    halves = [fdr_loss(h, z, rows=slice(i, i + 4)) for i in (0, 4)]
+    halves = [fdr_loss(h, z, own=slice(i, i + 4)) for i in (0, 4)]
     torch.testing.assert_close(sum(halves) / 2, fdr_loss(h, z))
 
 

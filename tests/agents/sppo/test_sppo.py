@@ -11,10 +11,11 @@ import torch
 from conftest import TINY
 
 from interp_lib import PPO, SPPO, InterpError, load_agent
+from interp_lib.agents.sppo import losses
 from interp_lib.agents.sppo.agents import TRAINING_STATE
 from interp_lib.agents.sppo.config import SPPOConfig
-from interp_lib.agents.sppo.losses import fdr_loss, vq_loss
-from interp_lib.agents.sppo.network import ActorCritic, ImpalaStage, max_pool
+from interp_lib.agents.sppo.kernels import fdr_loss, max_pool
+from interp_lib.agents.sppo.network import ActorCritic, ImpalaStage, conv_pool
 from interp_lib.agents.sppo.rollout import EpisodeStatistics, RewardNormalizer
 from interp_lib.agents.sppo.trainer import PROGRESS_COLUMNS, Trainer
 from interp_lib.common.storage import read_json
@@ -184,23 +185,12 @@ def test_saved_and_loaded_agents_act_alike(tiny_sppo, tmp_path):
     np.testing.assert_allclose(load_agent(tmp_path / "half").embed(obs).logits, again.embed(obs).logits, atol=1e-3)
 
 
-def fdr_loss_by_the_formula(h, z, alpha=20.0):
-    """The paper's equation, in tiles, for autograd."""
-
-    def similarities(x):
-        distances = ((x[:, None] - x[None]) ** 2).sum(-1)
-        kernel = (1 + distances / alpha) ** (-(alpha + 1) / 2) * (1 - torch.eye(len(x), dtype=x.dtype))
-        return (kernel / kernel.sum(0)).clamp(1e-10, 1)
-
-    return -(similarities(h) * similarities(z).log()).sum() / len(h) ** 2
-
-
 def test_losses_equal_their_formulas():
     torch.manual_seed(0)
     h, z, e = torch.randn(7, 256), torch.randn(7, 2), torch.randn(7, 2)
-    assert float(fdr_loss(h, z)) == pytest.approx(float(fdr_loss_by_the_formula(h.double(), z.double())), rel=1e-5)
+    assert float(fdr_loss(h, z)) == pytest.approx(float(losses.fdr_loss(h.double(), z.double())), rel=1e-5)
     squared = float(((e - z) ** 2).mean())
-    assert float(vq_loss(z, e, beta=0.25)) == pytest.approx(1.25 * squared, rel=1e-6)
+    assert float(losses.vq_loss(z, e, beta=0.25)) == pytest.approx(1.25 * squared, rel=1e-6)
 
 
 @pytest.mark.parametrize("spread", [0.1, 1.0, 20.0])  # of the map: the last one clamps most similarities
@@ -208,7 +198,7 @@ def test_the_gradient_of_the_fdr_loss_is_that_of_its_formula(spread):
     torch.manual_seed(0)
     h, z = torch.randn(300, 16, dtype=torch.float64), spread * torch.randn(300, 2, dtype=torch.float64)
     results = []
-    for loss in (fdr_loss, fdr_loss_by_the_formula):
+    for loss in (fdr_loss, losses.fdr_loss):
         own = [x.clone().requires_grad_() for x in (h, z)]
         value = loss(*own)
         (3 * value).backward()
@@ -248,13 +238,13 @@ def test_keeping_less_for_the_backward_pass_changes_no_bit(bf16):
     stages = torch.nn.Sequential(ImpalaStage(3, 16), ImpalaStage(16, 32)).to(memory_format=torch.channels_last)
 
     def textbook(stage, x):
-        x = torch.nn.functional.max_pool2d(stage.conv(x), kernel_size=3, stride=2, ceil_mode=True)
+        x = conv_pool(x, stage.conv)
         for block in (stage.block1, stage.block2):
             x = x + block.conv2(block.conv1(x.relu()).relu())
         return x
 
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        ours, theirs = stages(obs), textbook(stages[1], textbook(stages[0], obs / 255))
+        ours, theirs = stages(obs), textbook(stages[1], textbook(stages[0], obs))
     assert torch.equal(ours, theirs)
     weights = torch.randn_like(ours)
     gradients, expected = (torch.autograd.grad((x * weights).sum(), list(stages.parameters())) for x in (ours, theirs))
