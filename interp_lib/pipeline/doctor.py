@@ -11,8 +11,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 SUPPORTED_PYTHONS: tuple[tuple[int, int], ...] = ((3, 11), (3, 12))
 # A paper-profile training run keeps its checkpoints and videos below this.
@@ -24,18 +24,17 @@ _EGL = "apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri"
 _QT = "apt-get install libgl1 libglib2.0-0"  # Procgen draws with Qt
 
 
-@dataclass(frozen=True)
-class Check:
-    """One finding about this machine."""
+class Check(NamedTuple):
+    """One finding about this machine: what was found, and the command or step that makes it ok, where one is needed.
+
+    What is not ``required`` only makes things faster: ``ok`` is then informational.
+    """
 
     name: str
     ok: bool
     detail: str
-    """What was found, one line."""
     fix: str = ""
-    """The command or step that makes it ok; empty where nothing needs to be done."""
     required: bool = True
-    """False for what only makes things faster: ``ok`` is then informational."""
 
 
 def run_checks(folder: Path | str = ".") -> list[Check]:
@@ -50,20 +49,10 @@ def run_checks(folder: Path | str = ".") -> list[Check]:
     Returns:
         The checks in the order in which problems should be solved. Nothing is raised: what fails is a finding.
     """
-    probes: tuple[Callable[[], Check | list[Check]], ...] = (
-        check_procgen,
-        check_mujoco,
-        check_box2d,
-        check_video,
-        check_torch,
-    )
     with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
-        findings = [pool.submit(probe) for probe in probes]
-        checks = [check_python(), check_disk(folder), check_surroundings()]
-        for finding in findings:
-            result = finding.result()
-            checks.extend(result if isinstance(result, list) else [result])
-    return [*checks, check_chromium()]
+        findings = pool.map(check_library, PROBES)
+        checks = [check_python(), check_disk(folder), check_surroundings(), *findings]
+    return [*checks[:-1], *_what_torch_can_use(checks[-1]), check_chromium()]
 
 
 def healthy(checks: Sequence[Check]) -> bool:
@@ -115,26 +104,6 @@ def check_surroundings() -> Check:
     return Check("Surroundings", not FOUND, "; ".join(FOUND) or "home, display and variables are fine", required=False)
 
 
-def check_procgen() -> Check:
-    """Check that Procgen steps a game."""
-    return _probe("Procgen", "procgen")
-
-
-def check_mujoco() -> Check:
-    """Check that MuJoCo steps and draws one frame without a display."""
-    return _probe("MuJoCo", "mujoco")
-
-
-def check_box2d() -> Check:
-    """Check that Box2D steps and draws one frame of LunarLander."""
-    return _probe("Box2D", "box2d")
-
-
-def check_video() -> Check:
-    """Check that PyAV encodes H.264."""
-    return _probe("Video", "video")
-
-
 def find_chromium() -> str | None:
     """Path of a Chromium or Chrome that the browser tests can drive; None where there is none."""
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -148,24 +117,28 @@ def check_chromium() -> Check:
     return Check("Chromium", found is not None, detail, "apt-get install chromium", required=False)
 
 
-def check_torch() -> list[Check]:
-    """Check PyTorch, and tell what it can use here: CUDA and bfloat16 are faster, not needed."""
-    found = _probe("PyTorch", "torch")
-    if not found.ok:
-        return [found]
-    version, cuda_build, gpu, capability, bfloat16 = found.detail.split("|")
-    checks = [Check("PyTorch", True, f"{version}, CPU capability {capability}")]
+def _what_torch_can_use(torch: Check) -> list[Check]:
+    """PyTorch's own check, and what it can use here: CUDA and bfloat16 are faster, not needed."""
+    if not torch.ok:
+        return [torch]
+    version, cuda_build, gpu, capability, bfloat16 = torch.detail.split("|")
+    fix = ""
     if gpu:
-        checks.append(Check("CUDA", True, f"{gpu} (CUDA {cuda_build})", required=False))
+        cuda = f"{gpu} (CUDA {cuda_build})"
     elif shutil.which("nvidia-smi") and not cuda_build:
+        cuda = "there is a driver, but this torch is a CPU build"
         fix = "make install TORCH=system with a Python that has a CUDA torch; make help tells more"
-        checks.append(Check("CUDA", False, "there is a driver, but this torch is a CPU build", fix, required=False))
     else:
-        checks.append(Check("CUDA", False, "no GPU found; training runs on the CPU", required=False))
-    detail = "native on this CPU" if bfloat16 == "True" else "not native on this CPU; float32 is used"
-    checks.append(Check("bfloat16", bfloat16 == "True", detail, required=False))
-    return checks
+        cuda = "no GPU found; training runs on the CPU"
+    native = bfloat16 == "True"
+    return [
+        torch._replace(detail=f"{version}, CPU capability {capability}"),
+        Check("CUDA", bool(gpu), cuda, fix, required=False),
+        Check("bfloat16", native, _BFLOAT16[native], required=False),
+    ]
 
+
+_BFLOAT16 = {True: "native on this CPU", False: "not native on this CPU; float32 is used"}
 
 # What follows runs in a child: `python -m interp_lib.pipeline.doctor NAME` prints what a check found, or raises.
 
@@ -185,29 +158,25 @@ def _step_procgen() -> str:
 
 
 def _step_mujoco() -> str:
-    import gymnasium
-
-    with gymnasium.make("HalfCheetah-v5", render_mode="rgb_array", width=64, height=64) as env:
-        frame = _first_frame(env)
-    return f"HalfCheetah steps and renders with {os.environ['MUJOCO_GL']}, frame {'x'.join(map(str, frame.shape))}"
+    frame = _first_frame("HalfCheetah-v5", width=64, height=64)
+    return f"HalfCheetah steps and renders with {os.environ['MUJOCO_GL']}, frame {frame}"
 
 
 def _step_box2d() -> str:
+    return f"LunarLander steps and renders, frame {_first_frame('LunarLanderContinuous-v3')}"
+
+
+def _first_frame(task: str, **size: int) -> str:
     import gymnasium
 
-    with gymnasium.make("LunarLanderContinuous-v3", render_mode="rgb_array") as env:
-        frame = _first_frame(env)
-    return f"LunarLander steps and renders, frame {'x'.join(map(str, frame.shape))}"
-
-
-def _first_frame(env):
-    env.reset(seed=0)
-    env.action_space.seed(0)
-    env.step(env.action_space.sample())
-    frame = env.render()
+    with gymnasium.make(task, render_mode="rgb_array", **size) as env:
+        env.reset(seed=0)
+        env.action_space.seed(0)
+        env.step(env.action_space.sample())
+        frame: Any = env.render()
     if frame is None or frame.min() == frame.max():
         raise RuntimeError("the rendered frame is empty")
-    return frame
+    return "x".join(map(str, frame.shape))
 
 
 def _encode_video() -> str:
@@ -244,23 +213,24 @@ def _describe_torch() -> str:
     return f"{torch.__version__}|{torch.version.cuda or ''}|{gpu}|{capability}|{native}"
 
 
-_PROBES: dict[str, Callable[[], str]] = {
-    "procgen": _step_procgen,
-    "mujoco": _step_mujoco,
-    "box2d": _step_box2d,
-    "video": _encode_video,
-    "torch": _describe_torch,
+# Procgen, MuJoCo and Box2D step, the latter two also draw without a display; PyAV encodes H.264.
+PROBES: dict[str, Callable[[], str]] = {
+    "Procgen": _step_procgen,
+    "MuJoCo": _step_mujoco,
+    "Box2D": _step_box2d,
+    "Video": _encode_video,
+    "PyTorch": _describe_torch,
 }
 
 
-def _probe(name: str, probe: str) -> Check:
-    """Run one probe in a child process and turn its last words into a finding."""
+def check_library(name: str) -> Check:
+    """Run one of `PROBES` in a child process and turn its last words into a finding."""
     package_folder = str(Path(__file__).resolve().parents[2])
     environment = {"MUJOCO_GL": "egl", "SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy", **os.environ}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package_folder, os.environ.get("PYTHONPATH")]))
     # MuJoCo leaves a MUJOCO_LOG.TXT where it runs.
     with tempfile.TemporaryDirectory() as scratch:
-        command = [sys.executable, "-m", "interp_lib.pipeline.doctor", probe]
+        command = [sys.executable, "-m", "interp_lib.pipeline.doctor", name]
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, errors="replace", timeout=120, cwd=scratch, env=environment
@@ -269,7 +239,7 @@ def _probe(name: str, probe: str) -> Check:
             return Check(name, False, "no answer within 120 s", "try again when the machine is idle")
     if done.returncode == 0 and done.stdout.strip():
         return Check(name, True, done.stdout.strip().splitlines()[-1])
-    return Check(name, False, _reason(done), _fix(probe, done.stderr))
+    return Check(name, False, _reason(done), _fix(name, done.stderr))
 
 
 def _reason(done: subprocess.CompletedProcess[str]) -> str:
@@ -286,15 +256,15 @@ def _reason(done: subprocess.CompletedProcess[str]) -> str:
     return (errors or lines or [f"exit status {done.returncode}"])[0][:200]
 
 
-def _fix(probe: str, stderr: str) -> str:
+def _fix(name: str, stderr: str) -> str:
     """Return the step that repairs what ``stderr`` tells."""
-    if probe == "mujoco" and "ModuleNotFoundError" not in stderr:
+    if name == "MuJoCo" and "ModuleNotFoundError" not in stderr:
         chosen = os.environ.get("MUJOCO_GL", "egl").lower()
         return _EGL if chosen == "egl" else "export MUJOCO_GL=egl"
-    if probe == "procgen" and "cannot load library" in stderr:
+    if name == "Procgen" and "cannot load library" in stderr:
         return _QT
     return _REINSTALL
 
 
 if __name__ == "__main__":
-    print(_PROBES[sys.argv[1]]())
+    print(PROBES[sys.argv[1]]())

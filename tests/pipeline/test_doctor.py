@@ -38,7 +38,7 @@ def test_this_machine():
 
 def test_unusable_renderer_names_the_variable(monkeypatch):
     monkeypatch.setenv("MUJOCO_GL", "no-such-renderer")
-    check = doctor.check_mujoco()
+    check = doctor.check_library("MuJoCo")
     assert not check.ok and "no-such-renderer" in check.detail
     assert check.fix == "export MUJOCO_GL=egl"
 
@@ -59,7 +59,7 @@ def test_broken_library_is_a_finding(breakage, tmp_path, monkeypatch):
     module, code, fix = BREAKAGES[breakage]
     (tmp_path / f"{module}.py").write_text(code)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # found before the installed one
-    check = doctor.check_procgen() if module == "procgen" else doctor.check_video()
+    check = doctor.check_library("Procgen" if module == "procgen" else "Video")
     assert not check.ok and check.required
     assert fix in check.fix
     if breakage == "no OpenGL":
