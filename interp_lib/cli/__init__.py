@@ -10,12 +10,10 @@ from .. import __version__
 from ..common.errors import InterpError
 from ..common.processes import ending_orderly
 from ..common.surroundings import forget_output, out_of_memory, settle
-from .campaign import add_campaign
 from .checkpoints import add_checkpoints
-from .doctor import add_doctor
 from .looking import add_browse, add_embed, add_evaluate, add_prototypes, add_videos
 from .parts import EXIT_ERROR, Parser, first_process
-from .reproduce import add_reproduce
+from .pipeline import add_campaign, add_doctor, add_reproduce
 from .train import add_train
 
 # In the order of the help.

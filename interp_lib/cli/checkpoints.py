@@ -9,64 +9,37 @@ from typing import Any
 
 from ..common.errors import InterpError, printable
 from ..envs.names import procgen_game
-from .parts import Parser, add_command, seed
+from .parts import EPISODES, add_command, add_group, say, seed
 
 
 def add_checkpoints(commands: Any) -> None:
     """Add ``interp checkpoints``."""
-    parser = add_command(
-        commands,
-        "checkpoints",
-        "list, verify, release, import, push and pull runs",
-        "interp checkpoints list",
-        None,
-    )
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=Parser)
-    show = add_command(
-        actions, "list", "released runs with what was measured", "interp checkpoints list --json", _run_list
-    )
+    help = "list, verify, release, import, push and pull runs"
+    actions = add_group(commands, "checkpoints", help, "interp checkpoints list")
+
+    def add(name: str, help: str, example: str, run: Any) -> argparse.ArgumentParser:
+        return add_command(actions, name, help, f"interp checkpoints {name}{example}", run)
+
+    show = add("list", "released runs with what was measured", " --json", _run_list)
     show.add_argument("--json", action="store_true", help="print JSON")
-    check = add_command(
-        actions, "verify", "compare released runs with their checksums", "interp checkpoints verify", _run_verify
-    )
-    release = add_command(
-        actions,
-        "release",
-        "evaluate a run and copy it to the released ones",
-        "interp checkpoints release runs/sppo-ninja-s2021",
-        _run_release,
-    )
+    check = add("verify", "compare released runs with their checksums", "", _run_verify)
+    example = " runs/sppo-ninja-s2021"
+    release = add("release", "evaluate a run and copy it to the released ones", example, _run_release)
     release.add_argument("run_dir", metavar="RUN", help="a run folder")
-    release.add_argument("--episodes", type=int, help="a side (default: 500 for Procgen, 50 for continuous tasks)")
-    convert = add_command(
-        actions,
-        "import",
-        "turn a checkpoint released by the authors into a run folder; it is read as data, never executed",
-        "interp checkpoints import checkpoint.joblib runs/sppo-ninja-imported --env ninja",
-        _run_import,
-    )
+    release.add_argument("--episodes", type=int, help=EPISODES)
+    help = "turn a checkpoint released by the authors into a run folder; it is read as data, never executed"
+    convert = add("import", help, " checkpoint.joblib runs/sppo-ninja-imported --env ninja", _run_import)
     convert.add_argument("file", metavar="FILE", help="joblib file: variable name → array")
     convert.add_argument("out", metavar="OUT", type=Path, help="run folder to write")
     convert.add_argument("--env", required=True, help="Procgen game it was trained on, which the file does not say")
     convert.add_argument("--seed", type=seed, help="training seed, where known")
     convert.add_argument("--timesteps", type=int, help="steps trained, where known")
-    upload = add_command(
-        actions,
-        "push",
-        "bring released runs to a model repository of the Hugging Face Hub, or to a shared folder",
-        "interp checkpoints push USER/NAME sppo-ninja-s2021",
-        _run_push,
-    )
-    upload.add_argument(
-        "--private", action="store_true", help="make the repository a private one; push to none that is not"
-    )
-    download = add_command(
-        actions,
-        "pull",
-        "bring released runs from a model repository of the Hugging Face Hub, or from a shared folder",
-        "interp checkpoints pull USER/NAME sppo-ninja-s2021",
-        _run_pull,
-    )
+    help = "bring released runs {} a model repository of the Hugging Face Hub, or {} a shared folder"
+    example = " USER/NAME sppo-ninja-s2021"
+    upload = add("push", help.format("to", "to"), example, _run_push)
+    private = "make the repository a private one; push to none that is not"
+    upload.add_argument("--private", action="store_true", help=private)
+    download = add("pull", help.format("from", "from"), example, _run_pull)
     for sub in (upload, download):
         sub.add_argument("repo", metavar="REPO", help="USER/NAME, or a folder that exists")
         sub.add_argument("names", metavar="RUN", nargs="*", help="runs by name (default: all)")
@@ -98,33 +71,28 @@ def _run_verify(args: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def _run_release(args: argparse.Namespace) -> int:
+def _run_release(args: argparse.Namespace) -> None:
     from ..pipeline.release import evaluate_and_release
 
     print((evaluate_and_release(args.run_dir, args.folder, args.episodes).path / "card.md").read_text(encoding="utf-8"))
-    return 0
 
 
-def _run_import(args: argparse.Namespace) -> int:
+def _run_import(args: argparse.Namespace) -> None:
     from ..runs.importing import import_checkpoint
 
     env = procgen_game(args.env)
     print(import_checkpoint(args.file, args.out, env=env, seed=args.seed, timesteps=args.timesteps))
-    return 0
 
 
 def _run_push(args: argparse.Namespace) -> int:
     from ..runs.hub import push
 
-    return 1 if push(args.repo, args.names, args.folder, private=args.private, **_transfer(args)) else 0
+    how = {"private": args.private, "revision": args.revision, "replace": args.replace}
+    return 1 if push(args.repo, args.names, args.folder, **how, say=say) else 0
 
 
 def _run_pull(args: argparse.Namespace) -> int:
     from ..runs.hub import pull
 
-    return 1 if pull(args.repo, args.names, args.folder, **_transfer(args)) else 0
-
-
-def _transfer(args: argparse.Namespace) -> dict[str, Any]:
-    """What push and pull have in common."""
-    return dict(revision=args.revision, replace=args.replace, say=lambda line: print(line, flush=True))
+    how = {"revision": args.revision, "replace": args.replace}
+    return 1 if pull(args.repo, args.names, args.folder, **how, say=say) else 0

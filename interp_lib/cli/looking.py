@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.errors import InterpError
-from .parts import add_command, seed
+from .parts import EPISODES, add_command, say, seed
 
 
 def add_evaluate(commands: Any) -> None:
@@ -16,7 +16,7 @@ def add_evaluate(commands: Any) -> None:
     example = "interp evaluate checkpoints/sppo-fruitbot-s2021 --episodes 500"
     parser = add_command(commands, "evaluate", "measure returns with 95% intervals", example, _run_evaluate)
     parser.add_argument("run_dir", metavar="RUN", help="a run folder")
-    parser.add_argument("--episodes", type=int, help="a side (default: 500 for Procgen, 50 for continuous tasks)")
+    parser.add_argument("--episodes", type=int, help=EPISODES)
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--deterministic", action="store_true", default=None, help="most probable or mean action")
     how.add_argument("--stochastic", dest="deterministic", action="store_false", help="sample actions")
@@ -24,45 +24,35 @@ def add_evaluate(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
-def _run_evaluate(args: argparse.Namespace) -> int:
+def _run_evaluate(args: argparse.Namespace) -> None:
     from ..evaluation.returns import default_episodes, evaluate_run, result_entry
     from ..runs.card import SIDE_TITLES
     from ..runs.folder import read_run
 
     run = read_run(args.run_dir)
     episodes = default_episodes(run) if args.episodes is None else args.episodes
-    results = {
-        side: result_entry(returns, how)
-        for side, (returns, how) in evaluate_run(
-            run, episodes, deterministic=args.deterministic, seed=args.seed
-        ).items()
-    }
+    measured = evaluate_run(run, episodes, deterministic=args.deterministic, seed=args.seed)
+    results = {side: result_entry(returns, how) for side, (returns, how) in measured.items()}
     if args.json:
         print(json.dumps({"run": run.name, "timesteps": run.timesteps, "results": results}, indent=2))
-    else:
-        print(f"{run.name}, {run.timesteps:,} steps")
-        for side, r in results.items():
-            print(
-                f"  {SIDE_TITLES[side]}: return {r['mean']:.2f}, 95% interval {r['low']:.2f} to {r['high']:.2f}, "
-                f"{r['episodes']} episodes, {r['actions']} actions"
-            )
-    return 0
+        return
+    print(f"{run.name}, {run.timesteps:,} steps")
+    for side, r in results.items():
+        print(
+            f"  {SIDE_TITLES[side]}: return {r['mean']:.2f}, 95% interval {r['low']:.2f} to {r['high']:.2f}, "
+            f"{r['episodes']} episodes, {r['actions']} actions"
+        )
 
 
 def add_embed(commands: Any) -> None:
     """Add ``interp embed``."""
-    parser = _looking_at(
-        commands,
-        "embed",
-        "collect states of an SPPO run and draw its FDR and t-SNE spaces, clusters and policy graph",
-        _run_embed,
-        "checkpoints/sppo-fruitbot-s2021",
-    )
+    help = "collect states of an SPPO run and draw its FDR and t-SNE spaces, clusters and policy graph"
+    parser = _looking_at(commands, "embed", help, _run_embed, "checkpoints/sppo-fruitbot-s2021")
     parser.add_argument("--steps", type=int, default=500, help="steps of 64 environments (default: 500)")
     parser.add_argument("--tsne-states", type=int, default=5000, help="states in the t-SNE space (default: 5000)")
 
 
-def _run_embed(args: argparse.Namespace) -> int:
+def _run_embed(args: argparse.Namespace) -> None:
     from ..clusters.descriptions import read_descriptions
     from ..clusters.outputs import draw_spaces, save_cluster_outputs, save_transitions
     from ..clusters.states import collect_states
@@ -77,26 +67,19 @@ def _run_embed(args: argparse.Namespace) -> int:
     save_cluster_outputs(agent, states, outputs, [run.path], descriptions)
     save_transitions(states, outputs, [run.path])
     print(f"saved {len(states):,} states and their pictures in {outputs.folder / run.name}")
-    return 0
 
 
 def add_videos(commands: Any) -> None:
     """Add ``interp videos``."""
-    parser = _looking_at(
-        commands,
-        "videos",
-        "film what an SPPO agent does in each cluster",
-        _run_videos,
-        "checkpoints/sppo-fruitbot-s2021",
-    )
+    help = "film what an SPPO agent does in each cluster"
+    parser = _looking_at(commands, "videos", help, _run_videos, "checkpoints/sppo-fruitbot-s2021")
     parser.add_argument("--episodes", type=int, default=128, help="episodes to choose from (default: 128)")
     parser.add_argument("--frames", type=int, default=480, help="most frames a cluster (default: 480)")
-    parser.add_argument(
-        "--max-steps", type=int, default=60_000, help="play no more than this for rare clusters (default: 60,000)"
-    )
+    more = "play no more than this for rare clusters (default: 60,000)"
+    parser.add_argument("--max-steps", type=int, default=60_000, help=more)
 
 
-def _run_videos(args: argparse.Namespace) -> int:
+def _run_videos(args: argparse.Namespace) -> None:
     from ..clusters.descriptions import read_descriptions
     from ..clusters.outputs import play_for_videos, save_skill_videos
     from ..runs.folder import load_agent
@@ -108,96 +91,62 @@ def _run_videos(args: argparse.Namespace) -> int:
     report = save_skill_videos(agent, outputs, [run.path], episodes, max_frames=args.frames, descriptions=descriptions)
     print(report.to_string())
     print(f"saved videos in {outputs.folder / run.name}")
-    return 0
 
 
 def add_browse(commands: Any) -> None:
     """Add ``interp browse``."""
-    parser = add_command(
-        commands,
-        "browse",
-        "browse the clusters of an SPPO run or the prototypes of a ProtoSAC run in JupyterLab, or as one HTML file",
-        "interp browse checkpoints/sppo-fruitbot-s2021",
-        _run_browse,
-    )
+    help = "browse the clusters of an SPPO run or the prototypes of a ProtoSAC run in JupyterLab, or as one HTML file"
+    parser = add_command(commands, "browse", help, "interp browse checkpoints/sppo-fruitbot-s2021", _run_browse)
     parser.add_argument("run_dir", metavar="RUN", help="a run folder")
-    parser.add_argument(
-        "--states",
-        type=Path,
-        metavar="FILE",
-        help="SPPO: states to show (default: figures/<run>/states.h5, collected now if need be)",
-    )
-    parser.add_argument(
-        "--export",
-        type=Path,
-        metavar="FILE.html",
-        help="write a page that needs no Python and no network, and stop",
-    )
+    states = "SPPO: states to show (default: figures/<run>/states.h5, collected now if need be)"
+    parser.add_argument("--states", type=Path, metavar="FILE", help=states)
+    page = "write a page that needs no Python and no network, and stop"
+    parser.add_argument("--export", type=Path, metavar="FILE.html", help=page)
     parser.add_argument("--port", type=int, help="JupyterLab's port (default: the first free one from 8888)")
     parser.add_argument("--no-open", action="store_true", help="start JupyterLab without opening a browser window")
 
 
-def _run_browse(args: argparse.Namespace) -> int:
-    from ..clusters.groups import states_of
-    from ..clusters.states import load_states
+def _run_browse(args: argparse.Namespace) -> None:
     from ..runs.folder import load_agent, read_run
+    from .lab import open_lab, write_notebook, write_prototype_notebook
 
     run = read_run(args.run_dir)
-    folder = Path("figures") / run.name
-    if run.record.explains == "prototypes":
-        return _browse_prototypes(args, run, folder)
-    agent = load_agent(run.path)
-    states = load_states(args.states, agent) if args.states else states_of(agent, folder / "states.h5")
-    if args.export:
-        from ..clusters.descriptions import read_descriptions
-        from ..clusters.page import export_explorer
+    folder, states = Path("figures") / run.name, None
+    clusters = run.record.explains != "prototypes"
+    agent = load_agent(run.path) if clusters or (args.export and not args.states) else None
+    if clusters:
+        from ..clusters.groups import states_of
+        from ..clusters.states import load_states
 
-        descriptions = read_descriptions(run.path, states.num_codes)
-        info = export_explorer(agent, states, args.export, descriptions=descriptions)
-        print(f"saved {info.states:,} states in {args.export} ({info.bytes / 1e6:.1f} MB)")
-        return 0
-    from .lab import open_lab, write_notebook
-
-    notebook = write_notebook(run.path, states.path, folder / "browse.ipynb")
-    print(f"opening {notebook}; Ctrl-C ends it", flush=True)
-    open_lab(notebook, port=args.port, open_browser=not args.no_open)
-
-
-def _browse_prototypes(args: argparse.Namespace, run: Any, folder: Path) -> int:
-    if args.states:
+        states = load_states(args.states, agent) if args.states else states_of(agent, folder / "states.h5")
+    elif args.states:
         raise InterpError(
             f"--states is for the clusters of SPPO runs, and {run.path} holds a protosac run. Leave it out to browse "
             "the prototypes, or save them as pictures: interp prototypes RUN"
         )
     if args.export:
-        from ..prototypes import record_episodes
-        from ..prototypes.page import export_prototype_explorer
-        from ..runs.folder import load_agent
+        from ..pipeline.jobs import write_explorer
 
-        agent = load_agent(run.path)
-        info = export_prototype_explorer(agent, record_episodes(agent, run.env, 10), args.export, run=run.name)
-        print(f"saved {info.states:,} steps of an episode in {args.export} ({info.bytes / 1e6:.1f} MB)")
-        return 0
-    from .lab import open_lab, write_prototype_notebook
-
-    notebook = write_prototype_notebook(run.path, run.env, folder / "browse.ipynb")
-    print(f"opening {notebook}; Ctrl-C ends it", flush=True)
+        info, what = write_explorer(agent, run, args.export, states), "states" if states else "steps of an episode"
+        print(f"saved {info.states:,} {what} in {args.export} ({info.bytes / 1e6:.1f} MB)")
+        return
+    place = folder / "browse.ipynb"
+    if states:
+        notebook = write_notebook(run.path, states.path, place)
+    else:
+        notebook = write_prototype_notebook(run.path, run.env, place)
+    say(f"opening {notebook}; Ctrl-C ends it")
     open_lab(notebook, port=args.port, open_browser=not args.no_open)
 
 
 def add_prototypes(commands: Any) -> None:
     """Add ``interp prototypes``."""
-    parser = _looking_at(
-        commands,
-        "prototypes",
-        "show the prototypes of a ProtoSAC run",
-        _run_prototypes,
-        "checkpoints/protosac-pendulum-s0",
-    )
+    help = "show the prototypes of a ProtoSAC run"
+    parser = _looking_at(commands, "prototypes", help, _run_prototypes, "checkpoints/protosac-pendulum-s0")
     parser.add_argument("--episodes", type=int, default=50, help="evaluation episodes (default: 50)")
 
 
-def _run_prototypes(args: argparse.Namespace) -> int:
+def _run_prototypes(args: argparse.Namespace) -> None:
     from ..runs.folder import load_agent
 
     run, outputs = _run_outputs(args)
@@ -207,7 +156,6 @@ def _run_prototypes(args: argparse.Namespace) -> int:
 
     save_prototype_outputs(load_agent(run.path), run, outputs, episodes=args.episodes, seed=args.seed)
     print(f"saved prototypes in {outputs.folder / run.name}")
-    return 0
 
 
 def _looking_at(commands: Any, name: str, help: str, run: Any, example_run: str) -> argparse.ArgumentParser:

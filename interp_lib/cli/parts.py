@@ -11,6 +11,7 @@ from ..common.errors import InterpError
 from ..envs.names import check_seed
 
 EXIT_ERROR = 2
+EPISODES = "a side (default: 500 for Procgen, 50 for continuous tasks)"  # of --episodes
 
 
 class Parser(argparse.ArgumentParser):
@@ -33,6 +34,17 @@ def add_command(commands: Any, name: str, help: str, example: str, run: Any) -> 
     )
     parser.set_defaults(run=run)
     return parser
+
+
+def add_group(commands: Any, name: str, help: str, example: str) -> Any:
+    """Add the command ``name`` that has commands of its own, and return where they are added."""
+    parser = add_command(commands, name, help, example, None)
+    return parser.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=Parser)
+
+
+def say(line: object) -> None:
+    """Print a line of a command that goes on for long, at once."""
+    print(line, flush=True)
 
 
 def seed(text: str) -> int:

@@ -166,7 +166,7 @@ def _step_box2d() -> str:
     return f"LunarLander steps and renders, frame {_first_frame('LunarLanderContinuous-v3')}"
 
 
-def _first_frame(task: str, **size: int) -> str:
+def _first_frame(task: str, **size: Any) -> str:
     import gymnasium
 
     with gymnasium.make(task, render_mode="rgb_array", **size) as env:

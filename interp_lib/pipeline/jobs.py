@@ -13,15 +13,26 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..common.errors import InterpError
+from ..common.outputs import clear_outputs, saved_outputs
+from ..common.pages import ExplorerInfo
 from ..common.processes import end_with_parent, ending_orderly
+from ..common.provenance import provenance
 from ..common.storage import write_json
 from ..common.surroundings import settle
+from ..runs.checks import run_digest
+from ..runs.folder import Run, load_agent, read_run, sha256
+from .manifest import write_manifest
 from .plan import PLAN, Plan
 from .progress import Watcher
+from .report import build_report, export_html
 from .runner import NotebookError, NotebookResult, run_notebook
+from .workbench import train_fresh
+
+if TYPE_CHECKING:
+    from ..clusters.states import StateSet
 
 
 def main() -> int:
@@ -46,8 +57,6 @@ def main() -> int:
 
 def train_job(plan: Plan, name: str, output: Path) -> None:
     """Train a fresh run, or take the one that is complete."""
-    from .workbench import train_fresh
-
     run = plan.training(name)
     with _timed(name) as timer:
         trained = train_fresh(plan.runs, plan.profile, run.algorithm, run.env, run.seed, progress=_shows_bars())
@@ -57,7 +66,6 @@ def train_job(plan: Plan, name: str, output: Path) -> None:
 def states_job(plan: Plan, name: str, output: Path) -> None:
     """Collect the states of an SPPO run."""
     from ..clusters.states import collect_states
-    from ..runs.folder import load_agent
 
     with _timed(f"states of {name}") as timer:
         agent = load_agent(plan.run(name).path)
@@ -74,8 +82,6 @@ def notebook_job(plan: Plan, name: str, output: Path) -> None:
             run would go unnoticed.
         SystemExit: a cell failed, which has been said.
     """
-    from ..common.outputs import saved_outputs
-
     result = refresh(plan, name)
     if result.error:
         sys.exit(1)
@@ -85,39 +91,46 @@ def notebook_job(plan: Plan, name: str, output: Path) -> None:
     if hidden:
         raise InterpError(f"it showed {', '.join(hidden)}, which its metadata (interp: runs) do not name.")
     files = {f"{name}/{file}": digest for output in outputs for file, digest in output.files.items()}
-    digests = {run: _digest(plan.figures / folder) if folder else None for run, folder in sorted(runs.items())}
+    digests = {run: run_digest(read_run(plan.figures / folder)) if folder else None for run, folder in sorted(runs.items())}
     _leave(output, result.seconds, parameters=plan.shown_parameters(name), runs=digests, files=files)
 
 
 def explorer_job(plan: Plan, name: str, output: Path) -> None:
     """Write the page on which the clusters or prototypes of a run can be explored without Python."""
-    from ..runs.folder import load_agent
+    from ..clusters.states import load_states
 
     run, parameters = plan.run(name), plan.explorer_parameters(name)
     page = plan.figures / "explorers" / f"{name}.html"
     with _timed(f"explorer of {name}") as timer:
-        agent = load_agent(run.path)
-        if run.record.explains == "prototypes":
-            from ..prototypes import record_episodes
-            from ..prototypes.page import export_prototype_explorer
-
-            export_prototype_explorer(agent, record_episodes(agent, run.env, **parameters), page, run=name)
-        else:
-            from ..clusters.descriptions import read_descriptions
-            from ..clusters.page import export_explorer
-            from ..clusters.states import load_states
-
+        agent, states = load_agent(run.path), None
+        if run.record.explains != "prototypes":
             states = load_states(plan.figures / plan.states_target(name), agent)
-            export_explorer(agent, states, page, descriptions=read_descriptions(run.path, states.num_codes))
-    files = {f"explorers/{page.name}": digest_of(page)}
-    _leave(output, timer, parameters=parameters, runs={name: _digest(run.path)}, files=files)
+        write_explorer(agent, run, page, states, **parameters)
+    files = {f"explorers/{page.name}": sha256(page)}
+    _leave(output, timer, parameters=parameters, runs={name: run_digest(run)}, files=files)
+
+
+def write_explorer(
+    agent: Any, run: Run, page: Path, states: StateSet | None, *, episodes: int = 10, seed: int = 0
+) -> ExplorerInfo:
+    """Write the page of an SPPO run's clusters in ``states`` or, without, of a ProtoSAC run's prototypes in episodes.
+
+    Raises:
+        InterpError: the run's descriptions are damaged, or the page can't be written.
+    """
+    if states is None:
+        from ..prototypes import record_episodes
+        from ..prototypes.page import export_prototype_explorer
+
+        return export_prototype_explorer(agent, record_episodes(agent, run.env, episodes, seed=seed), page, run=run.name)
+    from ..clusters.descriptions import read_descriptions
+    from ..clusters.page import export_explorer
+
+    return export_explorer(agent, states, page, descriptions=read_descriptions(run.path, states.num_codes))
 
 
 def report_job(plan: Plan, name: str, output: Path) -> None:
     """Write page and manifest from what lies in the figures folder."""
-    from .manifest import write_manifest
-    from .report import build_report
-
     write_manifest(plan.figures)
     build_report(plan.figures)
 
@@ -139,9 +152,6 @@ def refresh(plan: Plan, stem: str) -> NotebookResult:
     Returns:
         The result, which is also kept as ``<figures>/executed/<notebook>.result.json`` for the report.
     """
-    from ..common.outputs import clear_outputs
-    from .report import export_html
-
     executed = plan.figures / "executed" / f"{stem}.ipynb"
     clear_outputs(plan.figures, stem)
     for stale in (executed, executed.with_suffix(".html"), executed.with_suffix(".result.json")):
@@ -178,24 +188,8 @@ def _record(result: NotebookResult) -> None:
 
 
 def _leave(output: Path, seconds: float | list[float], **made: Any) -> None:
-    from ..common.provenance import provenance
-
     taken = seconds[0] if isinstance(seconds, list) else seconds
     write_json(output, {"seconds": round(taken, 1), **made, "provenance": provenance()})
-
-
-def _digest(run: Path) -> str:
-    from ..runs.checks import run_digest
-    from ..runs.folder import read_run
-
-    return run_digest(read_run(run))
-
-
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file."""
-    from ..runs.folder import sha256
-
-    return sha256(path)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ import numpy as np
 from ..common.errors import InterpError
 from ..common.outputs import read_table, saved_outputs
 from ..common.storage import read_json, write_json
+from ..runs.folder import sha256
 from .plan import STAMPS
 
 MANIFEST = "manifest.json"
@@ -88,15 +89,13 @@ def write_manifest(figures: Path) -> Path:
 
 def altered_stamps(figures: Path) -> dict[str, str]:
     """Stamps whose files are gone or were changed since: stamp → what is wrong, for the user."""
-    from .jobs import digest_of
-
     found = {}
     for kind, name, content in stamps(figures):
         for file, digest in content["files"].items():
             path = figures / file
             if not path.is_file():
                 found[f"{STAMPS}/{kind}/{name}.json"] = f"{file} is missing"
-            elif digest_of(path) != digest:
+            elif sha256(path) != digest:
                 found[f"{STAMPS}/{kind}/{name}.json"] = f"{file} was changed"
     return found
 
