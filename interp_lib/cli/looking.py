@@ -113,7 +113,7 @@ def _run_browse(args: argparse.Namespace) -> None:
     run = read_run(args.run_dir)
     folder, states = Path("figures") / run.name, None
     clusters = run.record.explains != "prototypes"
-    agent = load_agent(run.path) if clusters or (args.export and not args.states) else None
+    agent: Any = load_agent(run.path) if clusters or (args.export and not args.states) else None
     if clusters:
         from ..clusters.groups import states_of
         from ..clusters.states import load_states
@@ -127,11 +127,11 @@ def _run_browse(args: argparse.Namespace) -> None:
     if args.export:
         from ..pipeline.jobs import write_explorer
 
-        info, what = write_explorer(agent, run, args.export, states), "states" if states else "steps of an episode"
+        info, what = write_explorer(agent, run, args.export, states), "steps of an episode" if states is None else "states"
         print(f"saved {info.states:,} {what} in {args.export} ({info.bytes / 1e6:.1f} MB)")
         return
     place = folder / "browse.ipynb"
-    if states:
+    if states is not None:
         notebook = write_notebook(run.path, states.path, place)
     else:
         notebook = write_prototype_notebook(run.path, run.env, place)

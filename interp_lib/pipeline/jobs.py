@@ -91,7 +91,8 @@ def notebook_job(plan: Plan, name: str, output: Path) -> None:
     if hidden:
         raise InterpError(f"it showed {', '.join(hidden)}, which its metadata (interp: runs) do not name.")
     files = {f"{name}/{file}": digest for output in outputs for file, digest in output.files.items()}
-    digests = {run: run_digest(read_run(plan.figures / folder)) if folder else None for run, folder in sorted(runs.items())}
+    folders = {run: plan.figures / folder if folder else None for run, folder in sorted(runs.items())}
+    digests = {run: run_digest(read_run(folder)) if folder else None for run, folder in folders.items()}
     _leave(output, result.seconds, parameters=plan.shown_parameters(name), runs=digests, files=files)
 
 
@@ -122,7 +123,9 @@ def write_explorer(
         from ..prototypes import record_episodes
         from ..prototypes.page import export_prototype_explorer
 
-        return export_prototype_explorer(agent, record_episodes(agent, run.env, episodes, seed=seed), page, run=run.name)
+        return export_prototype_explorer(
+            agent, record_episodes(agent, run.env, episodes, seed=seed), page, run=run.name
+        )
     from ..clusters.descriptions import read_descriptions
     from ..clusters.page import export_explorer
 
