@@ -127,7 +127,10 @@ def _run_browse(args: argparse.Namespace) -> None:
     if args.export:
         from ..pipeline.jobs import write_explorer
 
-        info, what = write_explorer(agent, run, args.export, states), "steps of an episode" if states is None else "states"
+        info, what = (
+            write_explorer(agent, run, args.export, states),
+            "steps of an episode" if states is None else "states",
+        )
         print(f"saved {info.states:,} {what} in {args.export} ({info.bytes / 1e6:.1f} MB)")
         return
     place = folder / "browse.ipynb"

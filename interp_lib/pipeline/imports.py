@@ -44,12 +44,18 @@ def _graph() -> grimp.ImportGraph:
 
     graph = grimp.build_graph(PACKAGE.name, exclude_type_checking_imports=True, cache_dir=None)
     for module in graph.modules:
-        file, parent = _file(module), module.rpartition(".")[0]
-        package = module if file.name == "__init__.py" else parent  # which a name that begins with a dot is within
-        texts = re.findall(rf'"({PACKAGE.name}|)(\.[\w.]+)"', file.read_text(encoding="utf-8"))
-        for needed in {parent, *((start or package) + name for start, name in texts)} & graph.modules - {module}:
-            graph.add_import(importer=module, imported=needed)
+        needed = {module.rpartition(".")[0], *_named(_file(module), module)} & graph.modules - {module}
+        for other in needed:
+            graph.add_import(importer=module, imported=other)
     return graph
+
+
+def _named(file: Path, module: str) -> Iterator[str]:
+    """Modules that one may name in a text: ``interp_lib.a.b``, in its own package ``.b``, and ``b:name`` of things."""
+    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    for text in re.findall(r'"([\w.]+(?::\w+)?)"', file.read_text(encoding="utf-8")):
+        name, colon, _ = text.partition(":")
+        yield f"{package}.{name.lstrip('.')}" if colon or name.startswith(".") else name
 
 
 def _imported(notebook: Path) -> Iterator[str]:
