@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from interp_lib.agents.registry import ALGORITHMS
-from interp_lib.envs.names import CONTINUOUS_TASKS, game_title
+from interp_lib.envs.names import CONTINUOUS_TASKS, env_title
 from interp_lib.runs.folder import Run, find_runs
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,7 +19,7 @@ def tables(runs: Sequence[Run]) -> str:
     """The two tables: PPO and SPPO on Procgen, SAC and ProtoSAC on the continuous tasks."""
     games = sorted({run.env for run in runs if run.env not in CONTINUOUS_TASKS})
     tasks = [task for task in CONTINUOUS_TASKS if any(run.env == task for run in runs)]
-    titles = {**{g: game_title(g) for g in games}, **{t: i.partition("-v")[0] for t, i in CONTINUOUS_TASKS.items()}}
+    titles = {**{g: env_title(g) for g in games}, **{t: i.partition("-v")[0] for t, i in CONTINUOUS_TASKS.items()}}
     blocks = []
     for kind, names, pair, side in (
         ("game", games, ("ppo", "sppo"), "unseen"),

@@ -17,7 +17,7 @@ from ..common.storage import write_text
 from ..common.style import cluster_color, readable_ink
 from ..common.tsne import tsne
 from ..envs.actions import ACTION_EFFECTS, NUM_ACTIONS, effect_of
-from ..envs.names import game_title
+from ..envs.names import env_title
 from .groups import Groups, check_states, cluster_clips, cluster_rows, effect_probabilities, episode_steps, mean_image
 from .states import StateSet, sample_rows
 
@@ -123,7 +123,7 @@ def _render(
         "clusters/page.html.j2",
         data=data,
         game=game,
-        game_title=game_title(game),
+        game_title=env_title(game),
         run=states.meta["run"],
         timesteps=states.meta["timesteps"],
         paper_timesteps=PAPER_TIMESTEPS,

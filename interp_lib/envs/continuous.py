@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from gymnasium.wrappers import FrameStackObservation
+from gymnasium.wrappers import FrameStackObservation, TransformObservation
 from PIL import Image
 
 from ..common.errors import InterpError
@@ -60,9 +60,13 @@ def make_task(
             _widen_floor(env.unwrapped.model)  # type: ignore[attr-defined]  # MuJoCo's own
         env = _Frames(env, info, frame_size)
     if info.image:
-        env = FrameStackObservation(_GreyFrame(_ActionRepeat(env, info.action_repeat)), stack_size=4)
-    elif env.observation_space.dtype == np.float64:
-        env = _Float32(env)
+        grey = spaces.Box(0, 255, (64, 64), np.uint8)
+        env = TransformObservation(_ActionRepeat(env, info.action_repeat), _grey_road, grey)
+        env = FrameStackObservation(env, stack_size=4)
+    elif isinstance(space := env.observation_space, spaces.Box) and space.dtype == np.float64:
+        # Not Gymnasium's DtypeObservation, which warns about the precision of infinity.
+        low, high = space.low.astype(np.float32), space.high.astype(np.float32)
+        env = TransformObservation(env, lambda observed: observed.astype(np.float32), spaces.Box(low, high))
     if seed is not None:
         env.action_space.seed(seed)
         env.reset(seed=seed)
@@ -129,19 +133,6 @@ def _widen_floor(model: Any) -> None:
     model.mat_texrepeat[np.unique(model.geom_matid[planes])] *= 10
 
 
-class _Float32(gym.ObservationWrapper):
-    """Observations cast to float32 (Gymnasium's DtypeObservation warns about the precision of infinity)."""
-
-    def __init__(self, env: gym.Env):
-        super().__init__(env)
-        assert isinstance(env.observation_space, spaces.Box)
-        low, high = (bound.astype(np.float32) for bound in (env.observation_space.low, env.observation_space.high))
-        self.observation_space = spaces.Box(low, high, dtype=np.float32)
-
-    def observation(self, observation: np.ndarray) -> np.ndarray:
-        return observation.astype(np.float32)
-
-
 class _ActionRepeat(gym.Wrapper):
     """Hold every action for ``repeat`` steps of CarRacing, add up their rewards and draw only the frame that is seen.
 
@@ -176,16 +167,10 @@ class _ActionRepeat(gym.Wrapper):
         return observation, total, terminated, truncated, info
 
 
-class _GreyFrame(gym.ObservationWrapper):
-    """Grey 64 × 64 frames of CarRacing without the dashboard (its bottom 12 rows)."""
-
-    def __init__(self, env: gym.Env):
-        super().__init__(env)
-        self.observation_space = spaces.Box(0, 255, (64, 64), np.uint8)
-
-    def observation(self, observation: np.ndarray) -> np.ndarray:
-        road = Image.fromarray(observation[:84, 6:90]).convert("L")
-        return np.asarray(road.resize((64, 64), Image.Resampling.BOX))
+def _grey_road(frame: np.ndarray) -> np.ndarray:
+    """Frames of CarRacing in grey, 64 × 64, without the dashboard (their bottom 12 rows)."""
+    road = Image.fromarray(frame[:84, 6:90]).convert("L")
+    return np.asarray(road.resize((64, 64), Image.Resampling.BOX))
 
 
 class _Frames(gym.Wrapper):

@@ -14,9 +14,10 @@ CONTINUOUS_TASKS: dict[str, str] = {name: task.gym_id for name, task in TASKS.it
 MOST_SEEDS = 2**31
 
 
-def game_title(game: str) -> str:
-    """How a Procgen game is written for people, e.g. ``CoinRun``."""
-    return GAMES[game].title if game in GAMES else game.capitalize()
+def env_title(env: str) -> str:
+    """How an environment is written for people, e.g. ``CoinRun`` or ``HalfCheetah``."""
+    record = GAMES.get(env) or TASKS.get(env)
+    return record.title if record is not None else env.capitalize()
 
 
 def procgen_game(name: str) -> str:

@@ -53,6 +53,11 @@ class TaskInfo:
     speeds: str = ""
     flat_map: FlatMap | None = None
 
+    @property
+    def title(self) -> str:
+        """How it is written for people."""
+        return self.gym_id.partition("-v")[0].removesuffix("Continuous")
+
 
 def signed(value: float, digits: int) -> str:
     """A number with its sign, for captions."""

@@ -15,7 +15,7 @@ import pandas as pd
 from ..agents.registry import ALGORITHMS
 from ..common.statistics import Interval
 from ..common.style import INK, MUTED, PUBLISHED
-from ..envs.names import CONTINUOUS_TASKS, game_title
+from ..envs.names import env_title
 from ..envs.procgen import normalised
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def plot_levels(table: pd.DataFrame, *, xlabel: str) -> Figure:
         ax.set_yticks(range(len(part)), labels)
         ax.set_ylim(len(part) - 0.45, -0.55)
         ax.grid(axis="y", visible=False)
-        ax.set_title(_name(game))
+        ax.set_title(env_title(game))
         ax.set_xlabel(xlabel)
     for ax in axes.flat[len(games) :]:
         ax.axis("off")
@@ -96,7 +96,7 @@ def plot_restricted(table: pd.DataFrame) -> Figure:
         ax.set_xlim(ticks[0] / 1.6, ticks[-1] * 1.6)
         ax.set_xlabel("number of training levels")
         ax.set_ylabel("return per episode (mean, 95% interval)")
-        ax.set_title(_name(game))
+        ax.set_title(env_title(game))
         ax.legend(loc="best")
     return figure
 
@@ -171,9 +171,9 @@ def plot_comparison(
     ax = axes[2]
     overall, by_task = improvement
     several = len(by_task) > 1
-    lines = [("all tasks" if several else _name(next(iter(by_task))), overall, True)]
-    lines += [(_name(task), interval, True) for task, interval in by_task.items() if several]
-    lines += [(f"{_name(task)} (unequal steps)", interval, False) for task, interval in unequal.items()]
+    lines = [("all tasks" if several else env_title(next(iter(by_task))), overall, True)]
+    lines += [(env_title(task), interval, True) for task, interval in by_task.items() if several]
+    lines += [(f"{env_title(task)} (unequal steps)", interval, False) for task, interval in unequal.items()]
     ax.axvline(0.5, color=MUTED, linewidth=1)
     for y, (_, interval, equal) in enumerate(lines):
         color = ALGORITHMS[names[1]].color if equal else RANDOM
@@ -213,7 +213,7 @@ def plot_published(table: pd.DataFrame) -> Figure:
         color = ALGORITHMS[row["agent"].lower()].color
         ax.plot(interval, [y, y], color=color, linewidth=2)
         ax.plot(here, y, "o", color=color, markersize=8, markeredgecolor="white")
-    labels = [f"{_name(r['game'])}, {r['steps']:,} steps, {r['agent']}" for _, r in rows.iterrows()]
+    labels = [f"{env_title(r['game'])}, {r['steps']:,} steps, {r['agent']}" for _, r in rows.iterrows()]
     ax.set_yticks(range(len(rows)), labels)
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.set_xlabel(
@@ -244,9 +244,3 @@ def _of(row: pd.Series, name: str) -> Interval:
 
 def _steps(steps: float) -> str:
     return f"{steps / 1e6:.2f}M steps"
-
-
-def _name(task: str) -> str:
-    if task in CONTINUOUS_TASKS:
-        return CONTINUOUS_TASKS[task].partition("-v")[0].removesuffix("Continuous")
-    return game_title(task)

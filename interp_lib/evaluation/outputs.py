@@ -13,7 +13,7 @@ from ..agents.registry import ALGORITHMS
 from ..agents.sppo.config import PAPER_TIMESTEPS
 from ..common.errors import InterpError
 from ..common.outputs import Outputs
-from ..envs.names import game_title
+from ..envs.names import env_title
 from ..runs.curves import plot_games
 from ..runs.folder import Run, find_runs
 from ..runs.published import published_seeds
@@ -171,11 +171,11 @@ def save_learning_curves(runs: Sequence[Run], outputs: Outputs) -> None:
     if not runs:
         return
     curves = {
-        a: {game_title(r.env): read_progress(r.path).set_index("total_timesteps")["eprewmean"] for r in of_a}
+        a: {env_title(r.env): read_progress(r.path).set_index("total_timesteps")["eprewmean"] for r in of_a}
         for a in ALGORITHMS
         if (of_a := [r for r in runs if r.algorithm == a])
     }
-    bands = {a: {game_title(r.env): published[r.name] for r in runs if r.algorithm == a} for a in curves}
+    bands = {a: {env_title(r.env): published[r.name] for r in runs if r.algorithm == a} for a in curves}
     least, most = (f"{pick(r.timesteps for r in runs):,}" for pick in (min, max))
     outputs.figure(
         plot_games(curves, bands),

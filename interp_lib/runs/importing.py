@@ -20,7 +20,7 @@ import torch
 from joblib.numpy_pickle import NumpyArrayWrapper, NumpyUnpickler
 from torch import Tensor, nn
 
-from ..agents.sppo.network import ActorCritic, ImpalaStage
+from ..agents.sppo.network import ActorCritic
 from ..common.errors import InterpError
 from ..common.storage import read_json, write_json, write_text
 from ..envs.names import check_seed
@@ -261,16 +261,10 @@ not by this repository's code. Nothing has been measured on them here.
 
 def reference_name_map(network: ActorCritic, scope: str = "sppo2_model") -> dict[str, Tensor]:
     """Map each variable name of the reference to our parameter tensor (a live view, not a copy)."""
-    layers: list[nn.Conv2d | nn.Linear] = []
-    for stage in network.encoder.stages:
-        assert isinstance(stage, ImpalaStage)
-        blocks = (stage.block1, stage.block2)
-        layers += [stage.conv, *(conv for block in blocks for conv in (block.conv1, block.conv2))]
-    layers.append(network.encoder.dense)
-    if network.semantic is not None:
-        layers += [network.semantic.hidden, network.semantic.reduce]
+    parts = filter(None, (network.encoder, network.semantic))
+    modules = (module for part in parts for module in part.modules())  # in the order of their definition, as there
     names: dict[str, Tensor] = {}
-    for i, layer in enumerate(layers):
+    for i, layer in enumerate(module for module in modules if isinstance(module, (nn.Conv2d, nn.Linear))):
         assert layer.bias is not None
         names[f"{scope}/pi/layer_{i}/kernel:0"] = layer.weight
         names[f"{scope}/pi/layer_{i}/bias:0"] = layer.bias

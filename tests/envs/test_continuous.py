@@ -8,7 +8,7 @@ import pytest
 from stable_baselines3.common.env_checker import check_env
 
 from interp_lib.common.errors import InterpError
-from interp_lib.envs.continuous import TASKS, _GreyFrame, make_task, make_task_vec, task_info, task_of
+from interp_lib.envs.continuous import TASKS, _grey_road, make_task, make_task_vec, task_info, task_of
 from interp_lib.envs.names import CONTINUOUS_TASKS
 
 
@@ -92,8 +92,7 @@ def test_carracing_shows_the_frames_that_drawing_every_step_would():
     for action in np.array([[0.0, 0.9, 0.0], [0.5, 0.5, 0.0], [-1.0, 0.0, 0.3]], np.float32):
         frames.append(env.step(action)[0][-1])
         drawn.append([every.step(action)[0] for _ in range(4)][-1])
-    grey = _GreyFrame(every)
-    np.testing.assert_array_equal(frames, [grey.observation(frame) for frame in drawn])
+    np.testing.assert_array_equal(frames, [_grey_road(frame) for frame in drawn])
     off = env.unwrapped.car.hull  # out of the field an episode ends within a held action, and its last frame is drawn
     off.position = (10_000.0, 0.0)
     last, reward, terminated, *_ = env.step(np.zeros(3, np.float32))
