@@ -24,33 +24,31 @@ class Algorithm:
         name: as commands and run folders spell it.
         title: as the papers write it.
         color: of its marks in every figure, hexadecimal.
-        procgen: acts in Procgen, not in continuous tasks.
         explains: what the algorithm says of its decisions: ``clusters``, ``prototypes`` or, a baseline, ``""``.
-        agent, settings, train: its class, that of its hyper-parameters and the function that trains it, each as
-            ``module:name`` and imported only when needed: Stable-Baselines3 takes seconds.
-        options: what ``train`` takes besides what all take (:func:`interp_lib.runs.training.train`).
         rate: environment steps a second of one run on one thread of a Xeon without bf16 (continuous: on HalfCheetah).
+        settings, agents, train: the dataclass of its hyper-parameters, the module that has its class by its title and
+            the function that trains it, imported only when needed: Stable-Baselines3 takes seconds.
+        procgen: acts in Procgen, not in continuous tasks.
+        options: what ``train`` takes besides what all take (:func:`interp_lib.runs.training.train`).
         seed: of a run that names none.
-        canonical: the environment that shows it where none is named.
     """
 
     name: str
     title: str
     color: str
-    procgen: bool
     explains: str
-    agent: str
-    settings: str
-    train: str
-    options: tuple[str, ...]
     rate: float
+    settings: str
+    agents: str
+    train: str
+    procgen: bool
+    options: tuple[str, ...]
     seed: int
-    canonical: str
 
     @property
     def agent_class(self) -> type[Any]:
         """Its class, imported now."""
-        return _import(self.agent)
+        return _import(f"{self.agents}:{self.title}")
 
     @property
     def settings_class(self) -> type[Any]:
@@ -83,65 +81,26 @@ class Algorithm:
 
 
 _PROCGEN: dict[str, Any] = {
-    "procgen": True,
+    "agents": "sppo.agents",
     "train": "sppo.training:train_run",
+    "procgen": True,
     "options": ("device", "save_seconds"),
-    "rate": 136.0,
     "seed": 2021,
-    "canonical": "coinrun",
 }
 _CONTINUOUS: dict[str, Any] = {
-    "procgen": False,
+    "agents": "protosac.protosac",
     "train": "protosac.training:train_run",
+    "procgen": False,
     "options": ("eval_every", "eval_episodes", "video_every"),
     "seed": 0,
-    "canonical": "pendulum",
 }
-ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType(
-    {
-        record.name: record
-        for record in (
-            Algorithm(
-                "ppo",
-                "PPO",
-                "#4477AA",
-                explains="",
-                agent="sppo.agents:PPO",
-                settings="sppo.config:PPOConfig",
-                **_PROCGEN,
-            ),
-            Algorithm(
-                "sppo",
-                "SPPO",
-                "#E0501E",
-                explains="clusters",
-                agent="sppo.agents:SPPO",
-                settings="sppo.config:SPPOConfig",
-                **_PROCGEN,
-            ),
-            Algorithm(
-                "sac",
-                "SAC",
-                "#2F8F7F",
-                explains="",
-                agent="protosac.protosac:SAC",
-                settings="protosac.settings:SACSettings",
-                rate=54.0,
-                **_CONTINUOUS,
-            ),
-            Algorithm(
-                "protosac",
-                "ProtoSAC",
-                "#8A2F86",
-                explains="prototypes",
-                agent="protosac.protosac:ProtoSAC",
-                settings="protosac.settings:TaskSettings",
-                rate=72.0,
-                **_CONTINUOUS,
-            ),
-        )
-    }
+_RECORDS = (
+    Algorithm("ppo", "PPO", "#4477AA", "", 136.0, "sppo.config:PPOConfig", **_PROCGEN),
+    Algorithm("sppo", "SPPO", "#E0501E", "clusters", 136.0, "sppo.config:SPPOConfig", **_PROCGEN),
+    Algorithm("sac", "SAC", "#2F8F7F", "", 54.0, "protosac.settings:SACSettings", **_CONTINUOUS),
+    Algorithm("protosac", "ProtoSAC", "#8A2F86", "prototypes", 72.0, "protosac.settings:TaskSettings", **_CONTINUOUS),
 )
+ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType({record.name: record for record in _RECORDS})
 
 
 def _import(path: str) -> Any:

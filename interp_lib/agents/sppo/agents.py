@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,25 +15,15 @@ from tqdm.auto import tqdm
 from ...common.compute import choose_device, has_fast_bf16, keep_large_allocations
 from ...common.errors import InterpError
 from ...common.provenance import provenance
-from ...common.storage import load_state, read_json, read_tensors, remove_temporaries, write_json, write_tensors
+from ...common.storage import remove_temporaries
 from ...envs.actions import NUM_ACTIONS
 from ...envs.procgen import OBSERVATION_SHAPE
 from ..learning_curve import ProgressLog
 from .config import PPOConfig, SPPOConfig, changeable
 from .network import ActorCritic
 from .parallel import own_device
+from .run_folder import TRAINING_STATE, read_run, write_checkpoint, write_run
 from .trainer import PROGRESS_COLUMNS, Trainer
-from .training_state import read_state, write_state
-
-TRAINING_STATE = "training_state.pt"
-_OF_A_SLICE = (
-    "from",
-    "to",
-    "device",
-    "precision",
-    "learning_rate",
-    "new_dice",
-)  # what else than provenance an entry of the history has
 
 
 class Embedding(NamedTuple):
@@ -168,13 +157,8 @@ class PPO:
         deadline = time.monotonic() + 60 * max_minutes if max_minutes is not None else float("inf")
         # A new run saves at once, so that it can be resumed whenever it is killed.
         saved = time.monotonic() if trainer.updates else -float("inf")
-        bar = tqdm(
-            total=total_timesteps,
-            initial=trainer.timesteps,
-            unit="step",
-            desc=self._run_name,
-            disable=not progress or workers.rank > 0,
-        )
+        name, hidden = f"{self.algorithm}-{self.config.env}-s{self.config.seed}", not progress or workers.rank > 0
+        bar = tqdm(total=total_timesteps, initial=trainer.timesteps, unit="step", desc=name, disable=hidden)
         self._set_training_precision(on=True)
         try:
             while trainer.timesteps < total_timesteps:
@@ -193,11 +177,10 @@ class PPO:
                     break
         except KeyboardInterrupt as interrupt:
             # Weights and environments may be in the middle of an update: only the last checkpoint is consistent.
+            left = " before the first checkpoint; nothing was saved."
             if run_dir is not None and (run_dir / TRAINING_STATE).exists():
-                raise KeyboardInterrupt(
-                    f"interrupted; {run_dir} can be resumed from its last checkpoint."
-                ) from interrupt
-            raise KeyboardInterrupt("interrupted before the first checkpoint; nothing was saved.") from interrupt
+                left = f"; {run_dir} can be resumed from its last checkpoint."
+            raise KeyboardInterrupt(f"interrupted{left}") from interrupt
         finally:
             bar.close()
             if log is not None:
@@ -207,9 +190,22 @@ class PPO:
             self._save_checkpoint(run_dir)
         return self
 
-    @property
-    def _run_name(self) -> str:
-        return f"{self.algorithm}-{self.config.env}-s{self.config.seed}"
+    def change(self, options: Mapping[str, Any]) -> None:
+        """Go on with other hyper-parameters: learning rate and precision can change. Those the run has may be repeated.
+
+        Raises:
+            InterpError: another one differs from the run's, or is none.
+        """
+        wanted = self.config.from_dict({**dataclasses.asdict(self.config), **options})
+        changed = [f for f in dataclasses.fields(wanted) if getattr(wanted, f.name) != getattr(self.config, f.name)]
+        fixed = [f"{f.name} is {getattr(self.config, f.name)}" for f in changed if not changeable(f)]
+        if fixed:
+            raise InterpError(
+                f"a run that goes on keeps its settings: {', '.join(fixed)}. Start another run for others."
+            )
+        if changed:
+            self.config = wanted
+            self._make_trainer().change(wanted)
 
     def _make_trainer(self) -> Trainer:
         if self._trainer is None:
@@ -240,14 +236,9 @@ class PPO:
         self.network.encoder.bf16 = on and self._trains_in_bf16
 
     def _save_checkpoint(self, run_dir: Path) -> None:
-        """Save the run with its resumable state; weights and config follow, so a kill in between loses nothing."""
-        trainer = self._make_trainer()
-        state = {**trainer.state_dict(), "history": self.history}
-        if trainer.workers.rank > 0:
-            return
-        write_state(state, run_dir / TRAINING_STATE)
-        self._take_back_release(run_dir)
-        self.save_run(run_dir)
+        state = {**self._make_trainer().state_dict(), "history": self.history}  # all workers ask for it together
+        if self._make_trainer().workers.rank == 0:
+            write_checkpoint(self, state, run_dir)
 
     # -- files ----------------------------------------------------------------------------------------------------
 
@@ -257,27 +248,7 @@ class PPO:
         Raises:
             InterpError: the folder can't be written.
         """
-        run_dir = Path(run_dir)
-        weights = self.network.state_dict()
-        write_tensors(run_dir / "policy.safetensors", {n: w.half() if half else w for n, w in weights.items()})
-        hyperparameters = dataclasses.asdict(self.config)
-        write_json(
-            run_dir / "config.json",
-            {
-                "format": 1,
-                "algorithm": self.algorithm,
-                "env": self.config.env,
-                "seed": self.config.seed,
-                "timesteps": self.timesteps,
-                "hyperparameters": hyperparameters,
-                "training": self._training,
-                # The code that trained is the one loaded when the slice began, whatever is checked out by now.
-                "provenance": {k: v for k, v in self.history[-1].items() if k not in _OF_A_SLICE}
-                if self.history
-                else provenance(),
-                "history": self.history,
-            },
-        )
+        write_run(self, Path(run_dir), half=half)
 
     @classmethod
     def load_run(cls, run_dir: Path | str, *, device: str = "auto", resume: bool = False) -> Self:
@@ -291,79 +262,9 @@ class PPO:
         Raises:
             InterpError: a file is missing or damaged, or the run is of another algorithm.
         """
-        run_dir = Path(run_dir)
-        config = read_json(run_dir / "config.json")
-        if not isinstance(config, dict):
-            raise InterpError(f"{run_dir / 'config.json'} is damaged: it describes no run. Restore it.")
-        if config.get("algorithm") != cls.algorithm:
-            raise InterpError(f"{run_dir} holds a {config.get('algorithm')} run, not {cls.algorithm}. Use load_agent.")
-        try:
-            options = dataclasses.asdict(cls.config_class.from_dict(config["hyperparameters"]))
-            agent = cls(**options, device=device)
-            agent.timesteps, agent.history = config["timesteps"], config.get("history", [])
-            agent._training = config.get("training", {})
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InterpError(f"{run_dir / 'config.json'} is damaged ({error!r}). Restore it.") from error
-        if resume:  # the state has the weights as well
-            agent._restore_training_state(run_dir / TRAINING_STATE)
-        else:
-            load_state(agent.network, read_tensors(run_dir / "policy.safetensors"), run_dir / "policy.safetensors")
-        return agent
+        return read_run(cls, Path(run_dir), device=device, resume=resume)
 
-    def save(self, run_dir: Path | str, *, half: bool = False) -> None:
-        """:meth:`save_run`, by the name that Stable-Baselines3 has for it; a run folder, no zip."""
-        self.save_run(run_dir, half=half)
-
-    @classmethod
-    def load(cls, run_dir: Path | str, *, device: str = "auto", resume: bool = False) -> Self:
-        """:meth:`load_run`."""
-        return cls.load_run(run_dir, device=device, resume=resume)
-
-    def _restore_training_state(self, path: Path) -> None:
-        if not os.path.lexists(path):
-            raise InterpError(f"{path} does not exist: nothing to resume. Load without resume to go on.")
-        state, sealed = read_state(path)
-        known, self._training = self.history, {}  # the state has all that the summary has
-        trainer = self._make_trainer()
-        try:
-            trainer.load_state_dict(state, sealed=sealed)
-            # The config may be a checkpoint behind, but it tells of the same beginning.
-            if any(
-                a[key] != b[key] for a, b in zip(known[:1], state["history"], strict=False) for key in a if key != "to"
-            ):
-                raise ValueError("it is of another run")
-            if not all(isinstance(part[key], int) for part in state["history"] for key in ("from", "to")):
-                raise ValueError("its history is damaged")
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
-            raise InterpError(f"{path} does not fit this run: {reason}. Delete it to go on from weights.") from error
-        self.history, self.config = state["history"], trainer.config
-        self._count(trainer)
-
-    def change(self, options: Mapping[str, Any]) -> None:
-        """Go on with other hyper-parameters: learning rate and precision can change. Those the run has may be repeated.
-
-        Raises:
-            InterpError: another one differs from the run's, or is none.
-        """
-        wanted = self.config.from_dict({**dataclasses.asdict(self.config), **options})
-        changed = [f for f in dataclasses.fields(wanted) if getattr(wanted, f.name) != getattr(self.config, f.name)]
-        fixed = [f"{f.name} is {getattr(self.config, f.name)}" for f in changed if not changeable(f)]
-        if fixed:
-            raise InterpError(
-                f"a run that goes on keeps its settings: {', '.join(fixed)}. Start another run for others."
-            )
-        if changed:
-            self.config = wanted
-            self._make_trainer().change(wanted)
-
-    @staticmethod
-    def _take_back_release(run_dir: Path) -> None:
-        """A released run that is trained on has neither its results nor, once the weights change, its checksums."""
-        path = run_dir / "config.json"
-        config = read_json(path) if path.exists() else {}
-        if "files" in config:
-            write_json(path, {k: v for k, v in config.items() if k not in ("files", "results", "prototypes")})
+    save, load = save_run, load_run  # as Stable-Baselines3 calls them; run folders all the same
 
 
 class SPPO(PPO):

@@ -13,8 +13,8 @@ from ...envs.procgen import MOST_LEVELS, Levels
 
 PAPER_TIMESTEPS = 25_000_000  # the budget on every game
 MOST_CODES = 1024
-_MOST = {"num_envs": 2**14, "num_steps": 2**16, "num_epochs": 1000}
 _MOST_SAMPLES = 2**22  # of a rollout: 51 GB of frames
+_MOST = {"num_envs": 2**14, "num_steps": 2**16, "num_minibatches": math.inf, "num_epochs": 1000}
 
 
 def _option(default: Any, help: str, *, changeable: bool = False) -> Any:
@@ -60,12 +60,11 @@ class PPOConfig:
             raise InterpError(f"unknown distribution mode '{self.distribution_mode}'. Valid: {', '.join(MODES)}.")
         if self.precision not in ("auto", "bf16", "fp32"):
             raise InterpError(f"unknown precision '{self.precision}'. Valid: auto, bf16, fp32.")
-        for name in ("num_envs", "num_steps", "num_minibatches", "num_epochs"):
-            if getattr(self, name) < 1:
-                raise InterpError(f"{name} must be at least 1, not {getattr(self, name)}.")
         for name, most in _MOST.items():
-            if getattr(self, name) > most:
-                raise InterpError(f"{name} must be at most {most:,}, not {getattr(self, name):,}.")
+            if (value := getattr(self, name)) < 1:
+                raise InterpError(f"{name} must be at least 1, not {value}.")
+            if value > most:
+                raise InterpError(f"{name} must be at most {most:,}, not {value:,}.")
         if self.steps_per_update > _MOST_SAMPLES:
             raise InterpError(f"num_envs · num_steps must be at most {_MOST_SAMPLES:,}, not {self.steps_per_update:,}.")
         if self.learning_rate < 0:

@@ -15,21 +15,32 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from ...common.errors import InterpError
 
 
 class Workers:
-    """The workers of one training run; this class is a single one, for which every exchange changes nothing.
+    """The workers of one training run, this process one of them: NCCL between GPUs, gloo between CPUs.
+
+    Args:
+        device: the device of this worker's network. None, and where ``torchrun`` announces no others in the
+            environment: a single worker, for which every exchange changes nothing.
 
     Attributes:
         rank: number of this worker, from 0; only rank 0 writes files and shows progress.
         size: number of workers.
     """
 
-    rank: int = 0
-    size: int = 1
+    def __init__(self, device: torch.device | None = None) -> None:
+        self.rank, self.size = 0, 1
+        if device is None or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            return
+        if not dist.is_initialized():
+            # Gloo also beside NCCL: rewards and checkpoints are exchanged in host memory.
+            dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
 
     def share(self, total: int) -> slice:
         """Which of ``total`` consecutive things, such as environments, are this worker's.
@@ -44,56 +55,20 @@ class Workers:
 
     def gather(self, x: Tensor) -> Tensor:
         """The rows of all workers, (n, ...) → (size · n, ...), by rank; differentiable."""
-        return x
+        return x if self.size == 1 else _Gather.apply(x, self)
 
     def mean(self, x: Tensor) -> Tensor:
         """The mean of ``x`` over the workers, without gradient."""
-        return x
-
-    def average_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Replace each parameter's gradient by its mean over the workers."""
-
-    def same_start(self, parameters: Iterable[Tensor]) -> None:
-        """Give every worker the parameters of rank 0. No worker goes on before all are here."""
-
-    def gather_array(self, x: np.ndarray) -> np.ndarray:
-        """The rows of all workers, (n, ...) → (size · n, ...), by rank."""
-        return x
-
-    def gather_list(self, items: list[Any]) -> list[Any]:
-        """The items of all workers, by rank; for checkpoints, not for the hot loop."""
-        return items
-
-    def decide(self, *choices: bool) -> tuple[bool, ...]:
-        """Rank 0's ``choices``, which all workers follow: their clocks don't agree."""
-        return choices
-
-
-class TorchWorkers(Workers):
-    """This process is one of several that ``torchrun`` started: NCCL between GPUs, gloo between CPUs.
-
-    Args:
-        device: the device of this worker's network.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        import torch.distributed as dist
-
-        self._dist = dist
-        if not dist.is_initialized():
-            # Gloo also beside NCCL: rewards and checkpoints are exchanged in host memory.
-            dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
-        self.rank, self.size = dist.get_rank(), dist.get_world_size()
-
-    def gather(self, x: Tensor) -> Tensor:
-        return _Gather.apply(x, self)
-
-    def mean(self, x: Tensor) -> Tensor:
+        if self.size == 1:
+            return x
         x = x.detach().clone()
-        self._dist.all_reduce(x)
+        dist.all_reduce(x)
         return x / self.size
 
     def average_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Replace each parameter's gradient by its mean over the workers."""
+        if self.size == 1:
+            return
         gradients = [p.grad for p in parameters if p.grad is not None]
         # One message for all: there are dozens of small tensors, and each message costs a round trip.
         mean = self.mean(torch.cat([g.flatten() for g in gradients]))
@@ -101,27 +76,34 @@ class TorchWorkers(Workers):
             gradient.copy_(part.view(gradient.shape))
 
     def same_start(self, parameters: Iterable[Tensor]) -> None:
-        for p in parameters:
+        """Give every worker the parameters of rank 0. No worker goes on before all are here."""
+        for p in parameters if self.size > 1 else ():
             whole = p.detach().contiguous()  # convolutions are channels-last
-            self._dist.broadcast(whole, src=0)
+            dist.broadcast(whole, src=0)
             p.detach().copy_(whole)
 
     def gather_array(self, x: np.ndarray) -> np.ndarray:
-        return self._all_rows(torch.from_numpy(np.ascontiguousarray(x))).numpy()
+        """:meth:`gather` for arrays."""
+        return x if self.size == 1 else self.all_rows(torch.from_numpy(np.ascontiguousarray(x))).numpy()
 
     def gather_list(self, items: list[Any]) -> list[Any]:
-        parts: list[Any] = [None] * self.size
-        self._dist.all_gather_object(parts, items)
+        """The items of all workers, by rank; for checkpoints, not for the hot loop."""
+        parts: list[Any] = [items] * self.size
+        if self.size > 1:
+            dist.all_gather_object(parts, items)
         return [item for part in parts for item in part]
 
     def decide(self, *choices: bool) -> tuple[bool, ...]:
+        """Rank 0's ``choices``, which all workers follow: their clocks don't agree."""
         message = torch.tensor(choices, dtype=torch.uint8)
-        self._dist.broadcast(message, src=0)
+        if self.size > 1:
+            dist.broadcast(message, src=0)
         return tuple(bool(choice) for choice in message)
 
-    def _all_rows(self, x: Tensor) -> Tensor:
+    def all_rows(self, x: Tensor) -> Tensor:
+        """:meth:`gather` without gradient, of several workers."""
         parts = [torch.empty_like(x) for _ in range(self.size)]
-        self._dist.all_gather(parts, x)
+        dist.all_gather(parts, x)
         return torch.cat(parts)
 
 
@@ -129,20 +111,15 @@ class _Gather(torch.autograd.Function):
     """All rows forward; backward, the sum over the workers of their gradients with respect to this worker's rows."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, workers: TorchWorkers) -> Tensor:
-        ctx.workers, ctx.rows = workers, len(x)
-        return workers._all_rows(x.contiguous())
+    def forward(ctx: Any, x: Tensor, workers: Workers) -> Tensor:
+        ctx.rank, ctx.rows = workers.rank, len(x)
+        return workers.all_rows(x.contiguous())
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         gradient = gradient.contiguous().clone()
-        ctx.workers._dist.all_reduce(gradient)
-        return gradient.split(ctx.rows)[ctx.workers.rank], None
-
-
-def find_workers(device: torch.device) -> Workers:
-    """The workers that ``torchrun`` announces in the environment, or a single one."""
-    return TorchWorkers(device) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else Workers()
+        dist.all_reduce(gradient)
+        return gradient.split(ctx.rows)[ctx.rank], None
 
 
 def own_device(device: torch.device) -> torch.device:

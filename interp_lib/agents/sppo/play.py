@@ -129,9 +129,7 @@ def _embed_some(look: Callable[[np.ndarray], Embedding], obs: np.ndarray, active
         full[active] = values
         return full
 
-    part = look(obs[active])
-    fdr, code = (None if values is None else whole(values) for values in (part.fdr, part.code))
-    return Embedding(whole(part.logits), whole(part.value), whole(part.feature), fdr, code)
+    return Embedding(*(None if values is None else whole(values) for values in look(obs[active])))
 
 
 def sample_actions(logits: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -143,12 +141,7 @@ def sample_actions(logits: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def play_episodes(
-    agent: PPO | UniformAgent,
-    env: ProcgenVec,
-    num_episodes: int,
-    *,
-    deterministic: bool = False,
-    seed: int = 0,
+    agent: PPO | UniformAgent, env: ProcgenVec, num_episodes: int, *, deterministic: bool = False, seed: int = 0
 ) -> list[Episode]:
     """Play ``num_episodes`` whole episodes.
 
@@ -172,16 +165,9 @@ def play_episodes(
             current[i].append((step.action[i], step.reward[i], -1 if codes is None else codes[i]))
             if step.done[i]:
                 actions, rewards, code = (np.array(column) for column in zip(*current[i], strict=True))
-                episodes[i].append(
-                    Episode(
-                        env.game,
-                        env.levels,
-                        int(step.level[i]),
-                        actions.astype(np.int8),
-                        rewards.astype(np.float32),
-                        None if codes is None else code.astype(np.int8),
-                    )
-                )
+                level, actions, rewards = int(step.level[i]), actions.astype(np.int8), rewards.astype(np.float32)
+                known = None if codes is None else code.astype(np.int8)
+                episodes[i].append(Episode(env.game, env.levels, level, actions, rewards, known))
                 current[i] = []
                 active[i] = len(episodes[i]) < quota[i]
         if not active.any():

@@ -109,17 +109,11 @@ class EpisodeStatistics:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a bit-exact resume needs."""
-        return {
-            "episode_return": self.episode_return.tolist(),
-            "episode_length": self.episode_length.tolist(),
-            "returns": list(self.returns),
-            "lengths": list(self.lengths),
-        }
+        names = ("episode_return", "episode_length", "returns", "lengths")
+        return {name: np.asarray(getattr(self, name)).tolist() for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore :meth:`state_dict`."""
         self.episode_return = np.array(state["episode_return"], dtype=np.float64)
         self.episode_length = np.array(state["episode_length"], dtype=np.int64)
-        for kept, restored in ((self.returns, state["returns"]), (self.lengths, state["lengths"])):
-            kept.clear()
-            kept.extend(restored)
+        self.returns, self.lengths = (deque(state[name], self.returns.maxlen) for name in ("returns", "lengths"))

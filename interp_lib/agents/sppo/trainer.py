@@ -16,7 +16,7 @@ from ...envs.names import MOST_SEEDS
 from ...envs.procgen import OBSERVATION_SHAPE, Levels, ProcgenGroups, best_score, can_restore
 from .config import PPOConfig, SPPOConfig, changeable
 from .network import ActorCritic
-from .parallel import find_workers
+from .parallel import Workers
 from .rollout import EpisodeStatistics, RewardNormalizer, generalized_advantages
 from .training_state import check_state
 from .update import Minibatch, Updater
@@ -46,12 +46,7 @@ class Trainer:
     """
 
     def __init__(
-        self,
-        network: ActorCritic,
-        config: PPOConfig,
-        *,
-        env_groups: int | None = None,
-        env_threads: int | None = None,
+        self, network: ActorCritic, config: PPOConfig, *, env_groups: int | None = None, env_threads: int | None = None
     ) -> None:
         self.network, self.config = network, config
         self.device = next(network.parameters()).device
@@ -59,7 +54,7 @@ class Trainer:
         self._env_groups = env_groups or (2 if on_gpu and config.num_envs % 2 == 0 else 1)
         cores = max((os.cpu_count() or 1) // (2 * self._env_groups), 1)
         self._env_threads = (min(cores, 4) if on_gpu else 0) if env_threads is None else env_threads
-        self.workers = find_workers(self.device)
+        self.workers = Workers(self.device)
         self.workers.same_start(network.parameters())
         self.own_envs = self.workers.share(config.num_envs)
         self.num_envs = self.own_envs.stop - self.own_envs.start
@@ -75,9 +70,7 @@ class Trainer:
         self.normalizer = RewardNormalizer(config.num_envs)
         self.episodes = EpisodeStatistics(config.num_envs)
         self.generator = torch.Generator(self.device).manual_seed(self._own_seed(config.seed))
-        self.updates = 0
-        self.seconds = 0.0
-        self.skill_weight = 0.0
+        self.updates, self.seconds, self.skill_weight = 0, 0.0, 0.0
         self.new_dice: int | None = None  # the seed they start from where a state's could not roll on
         shape = (config.num_steps, self.num_envs)
         self._obs = torch.empty(*shape, *OBSERVATION_SHAPE, dtype=torch.uint8, device=self.device)
@@ -86,15 +79,8 @@ class Trainer:
         return (seed + 10_000 * self.workers.rank) % MOST_SEEDS  # workers draw levels and actions of their own
 
     def _make_env(self, seed: int) -> ProcgenGroups:
-        cfg = self.config
-        return ProcgenGroups(
-            cfg.env,
-            self.num_envs,
-            Levels.seen(cfg),
-            groups=self._env_groups,
-            num_threads=self._env_threads,
-            seed=seed,
-        )
+        how = {"groups": self._env_groups, "num_threads": self._env_threads}
+        return ProcgenGroups(self.config.env, self.num_envs, Levels.seen(self.config), seed=seed, **how)
 
     @property
     def timesteps(self) -> int:
@@ -142,9 +128,7 @@ class Trainer:
         shape = (cfg.num_steps, self.num_envs)
         actions = torch.empty(shape, dtype=torch.int64, device=self.device)
         log_probs = torch.empty(shape, device=self.device)
-        values = np.empty(shape, dtype=np.float32)
-        rewards = np.empty(shape, dtype=np.float32)
-        dones = np.empty(shape, dtype=bool)
+        values, rewards, dones = (np.empty(shape, dtype) for dtype in (np.float32, np.float32, bool))
         code_counts = torch.zeros(getattr(cfg, "num_codes", 1), device=self.device)
 
         def act(t: int, group: int) -> None:
@@ -264,8 +248,7 @@ class Trainer:
         self.obs = self.env.observation
         self.normalizer.load_state_dict(state["normalizer"])
         self.episodes.load_state_dict(state["episodes"])
-        self.updates, self.seconds = state["updates"], state["seconds"]
-        self.skill_weight = state["skill_weight"]
+        self.updates, self.seconds, self.skill_weight = (state[n] for n in ("updates", "seconds", "skill_weight"))
         self.change(config)
         if _device_of(state) == self.device.type:
             self.new_dice = None

@@ -87,9 +87,7 @@ def worker(rank, port, folder):
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
-    from interp_lib.agents.sppo.parallel import find_workers
-
-    workers = find_workers(torch.device("cpu"))
+    workers = Workers(torch.device("cpu"))
     result = {name: take_steps(name, workers, workers.share(BATCH)) for name in CONFIGS}
     result["training"] = recorded_training(workers_seed=rank)
     try:
