@@ -28,6 +28,7 @@ class Algorithm:
         rate: environment steps a second of one run on one thread of a Xeon without bf16 (continuous: on HalfCheetah).
         settings, agents, train: the dataclass of its hyper-parameters, the module that has its class by its title and
             the function that trains it, imported only when needed: Stable-Baselines3 takes seconds.
+        state: the file in a run folder from which training goes on.
         procgen: acts in Procgen, not in continuous tasks.
         options: what ``train`` takes besides what all take (:func:`interp_lib.runs.training.train`).
         seed: of a run that names none.
@@ -41,6 +42,7 @@ class Algorithm:
     settings: str
     agents: str
     train: str
+    state: str
     procgen: bool
     options: tuple[str, ...]
     seed: int
@@ -83,6 +85,7 @@ class Algorithm:
 _PROCGEN: dict[str, Any] = {
     "agents": "sppo.agents",
     "train": "sppo.training:train_run",
+    "state": "training_state.pt",
     "procgen": True,
     "options": ("device", "save_seconds"),
     "seed": 2021,
@@ -90,6 +93,7 @@ _PROCGEN: dict[str, Any] = {
 _CONTINUOUS: dict[str, Any] = {
     "agents": "protosac.protosac",
     "train": "protosac.training:train_run",
+    "state": "training_state.zip",
     "procgen": False,
     "options": ("eval_every", "eval_episodes", "video_every"),
     "seed": 0,

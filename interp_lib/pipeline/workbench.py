@@ -159,9 +159,9 @@ def train_fresh(runs: Path | str, profile: str, algorithm: str, env: str, seed: 
     path = fresh_run_dir(runs, profile, f"{algorithm}-{env}-s{seed}")
     steps = fresh_steps(profile, algorithm, env)
     if not (path / "config.json").exists() or read_run(path).timesteps < steps:
-        options = dict(PROFILES[profile].procgen_options) if ALGORITHMS[algorithm].procgen else {}
-        if algorithm == "ppo":
-            options.pop("skill_interval", None)
+        settings = ALGORITHMS[algorithm].settings_class.__dataclass_fields__
+        of_procgen = PROFILES[profile].procgen_options if ALGORITHMS[algorithm].procgen else {}
+        options = {name: value for name, value in of_procgen.items() if name in settings}
         resume = path.exists()
         train(
             algorithm, env, timesteps=steps, seed=seed, run_dir=path, options=options, resume=resume, progress=progress

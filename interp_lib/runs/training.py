@@ -73,8 +73,8 @@ def train(
     others = {"device": device, "save_seconds": save_seconds, "eval_every": eval_every, "eval_episodes": eval_episodes}
     others["video_every"] = video_every
     with _only_trainer_of(run_dir):
-        if run is not None and not any(os.path.lexists(run_dir / name) for name in STATES):
-            check_weights(run)
+        if run is not None and not os.path.lexists(run_dir / record.state):
+            check_weights(run)  # training goes on from them
         if not record.procgen and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise InterpError(f"{algorithm} trains in one process. Leave out torchrun; start several runs instead.")
         return record.train_run(
@@ -92,7 +92,6 @@ def train(
 
 
 LOCK = ".training.lock"
-STATES = ("training_state.pt", "training_state.zip")
 
 
 def _run_in(run_dir: Path, algorithm: str, resume: bool) -> Run | None:
@@ -108,7 +107,8 @@ def _run_in(run_dir: Path, algorithm: str, resume: bool) -> Run | None:
         return read_run(run_dir)
     if not ALGORITHMS[algorithm].procgen:
         return None  # train_run looks: SAC and ProtoSAC can write a config again from their state
-    left = [name for name in (*STATES, "policy.safetensors") if os.path.lexists(run_dir / name)]
+    states = dict.fromkeys(record.state for record in ALGORITHMS.values())
+    left = [name for name in (*states, "policy.safetensors") if os.path.lexists(run_dir / name)]
     if not left and os.path.lexists(run_dir / "progress.csv"):
         left = ["progress.csv"] * (read_file(run_dir / "progress.csv", 2**26).count(b"\n") > 2)
     if left:

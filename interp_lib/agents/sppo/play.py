@@ -129,7 +129,8 @@ def _embed_some(look: Callable[[np.ndarray], Embedding], obs: np.ndarray, active
         full[active] = values
         return full
 
-    return Embedding(*(None if values is None else whole(values) for values in look(obs[active])))
+    columns: list[Any] = [None if values is None else whole(values) for values in look(obs[active])]
+    return Embedding(*columns)
 
 
 def sample_actions(logits: np.ndarray, rng: np.random.Generator) -> np.ndarray:
