@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.evaluation import evaluate_policy
 
 from ...common.errors import InterpError
 from ...common.videos import write_mp4
@@ -18,20 +19,14 @@ from ..learning_curve import ProgressLog
 
 EVALUATIONS = "evaluations.csv"
 EVALUATION_COLUMNS = (
-    "total_timesteps",
-    "return_mean",
-    "return_std",
-    "return_min",
-    "return_max",
-    "length_mean",
-    "episodes",
-)
+    "total_timesteps", "return_mean", "return_std", "return_min", "return_max", "length_mean", "episodes",
+)  # fmt: skip
 VIDEOS = "videos"
 _MOST_FRAMES = 250  # ten seconds; MuJoCo draws only a few frames a second without a graphics card
 
 
-class EvaluationLog(EvalCallback):
-    """Stable-Baselines3's EvalCallback with deterministic actions, one row an evaluation in ``evaluations.csv``.
+class EvaluationLog(BaseCallback):
+    """Evaluates with deterministic actions every so often, one row in ``evaluations.csv`` each time.
 
     Every evaluation plays the same episodes, and none of training's random numbers are used: the agent is the one
     that training without evaluations gives. ProtoSAC is evaluated as it is at that step, its prototypes not projected.
@@ -50,45 +45,32 @@ class EvaluationLog(EvalCallback):
     def __init__(self, run_dir: Path, task: str, every: int, *, episodes: int = 5, seed: int = 0):
         _check_positive("eval_every", every)
         _check_positive("eval_episodes", episodes)
-        super().__init__(make_task_vec(task), n_eval_episodes=episodes, deterministic=True, verbose=0)
-        self.log = ProgressLog(run_dir / EVALUATIONS, EVALUATION_COLUMNS)
-        self.every, self.seed = every, seed
-        self._episodes: list[dict[str, float]] = []
+        super().__init__()
+        self.env, self.log = make_task_vec(task), ProgressLog(run_dir / EVALUATIONS, EVALUATION_COLUMNS)
+        self.every, self.episodes, self.seed = every, episodes, seed
 
     def _on_training_start(self) -> None:
         n_envs = self.training_env.num_envs
-        self.eval_freq = max(1, self.every // n_envs)
+        self.interval = max(1, self.every // n_envs)
         self.n_calls = self.num_timesteps // n_envs  # a resumed run goes on at the multiples of ``every``
         self.log.start(keep_through=self.num_timesteps)
 
     def _on_step(self) -> bool:
-        if self.n_calls % self.eval_freq:
-            return True
-        self.eval_env.seed(self.seed)
-        self._episodes = []
-        recorded = dict(self.logger.name_to_value)
-        proceed = super()._on_step()
-        self.logger.name_to_value.update(recorded)  # SB3 empties the log, whose losses the next progress row needs
-        returns = [episode["r"] for episode in self._episodes]
-        row = {
-            "total_timesteps": self.num_timesteps,
-            "return_mean": float(np.mean(returns)),
-            "return_std": float(np.std(returns)),
-            "return_min": float(np.min(returns)),
-            "return_max": float(np.max(returns)),
-            "length_mean": float(np.mean([episode["l"] for episode in self._episodes])),
-            "episodes": len(returns),
-        }
-        self.log.append(row)
-        return proceed
-
-    def _log_success_callback(self, locals_: dict[str, Any], globals_: dict[str, Any]) -> None:
-        super()._log_success_callback(locals_, globals_)
-        if locals_["done"]:
-            self._episodes.append(locals_["info"]["episode"])
+        if self.n_calls % self.interval == 0:
+            self.env.seed(self.seed)
+            played: Any = evaluate_policy(self.model, self.env, self.episodes, return_episode_rewards=True)
+            returns, lengths = map(np.array, played)
+            row = {
+                "total_timesteps": self.num_timesteps,
+                **{f"return_{name}": float(getattr(returns, name)()) for name in ("mean", "std", "min", "max")},
+                "length_mean": float(lengths.mean()),
+                "episodes": len(returns),
+            }
+            self.log.append(row)
+        return True
 
     def _on_training_end(self) -> None:
-        self.eval_env.close()
+        self.env.close()
 
 
 class VideoLog(BaseCallback):
@@ -124,7 +106,7 @@ class VideoLog(BaseCallback):
 
     def _on_step(self) -> bool:
         if self.num_timesteps >= self.next:
-            self.next = (self.num_timesteps // self.every + 1) * self.every
+            self._on_training_start()
             write_mp4(self.folder / f"step-{self.num_timesteps:09d}.mp4", self._frames(), self.fps)
         return True
 
@@ -133,16 +115,11 @@ class VideoLog(BaseCallback):
         step, ended = 0, False
         while not ended and step < _MOST_FRAMES * self.stride:
             if step % self.stride == 0:
-                yield self._frame()
+                yield np.asarray(self.env.render())
             action, _ = self.model.predict(observation, deterministic=True)
             observation, _, terminated, truncated, _ = self.env.step(action)
             step, ended = step + 1, terminated or truncated
-        yield self._frame()
-
-    def _frame(self) -> np.ndarray:
-        frame = self.env.render()
-        assert isinstance(frame, np.ndarray)
-        return frame
+        yield np.asarray(self.env.render())
 
     def _on_training_end(self) -> None:
         self.env.close()

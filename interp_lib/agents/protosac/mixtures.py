@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -18,22 +17,6 @@ _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 def log_tanh_slope(u: torch.Tensor) -> torch.Tensor:
     """log(1 − tanh²u), elementwise, without the cancellation of the literal formula."""
     return 2.0 * (math.log(2.0) - u - F.softplus(-2.0 * u))
-
-
-class SquashedMixture(Protocol):
-    """What the actor needs to know about a mixture."""
-
-    def sample(self, noise: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Draw u (B, a). The second value, if any, is the log-weight (B,) of the component it was drawn from.
-
-        ``noise`` (B, a) replaces the standard normal numbers that would be drawn.
-        """
-
-    def log_prob(self, u: torch.Tensor) -> torch.Tensor:
-        """Exact log-density (B,) of the action tanh(u)."""
-
-    def mode(self) -> torch.Tensor:
-        """The deterministic u (B, a)."""
 
 
 class Blend:
@@ -48,26 +31,28 @@ class Blend:
         self.mean = weights @ means
         self.std = weights @ stds
 
-    def sample(self, noise: torch.Tensor | None = None) -> tuple[torch.Tensor, None]:
+    def sample(self, noise: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Draw u (B, a). The second value, if any, is the log-weight (B,) of the component it was drawn from.
+
+        ``noise`` (B, a) replaces the standard normal numbers that would be drawn.
+        """
         return self.mean + self.std * (torch.randn_like(self.mean) if noise is None else noise), None
 
     def log_prob(self, u: torch.Tensor) -> torch.Tensor:
+        """Exact log-density (B,) of the action tanh(u)."""
         normal = -0.5 * ((u - self.mean) / self.std) ** 2 - self.std.log() - _LOG_SQRT_2PI
         return (normal - log_tanh_slope(u)).sum(-1)
 
     def mode(self) -> torch.Tensor:
+        """The deterministic u (B, a)."""
         return self.mean
 
 
 class GaussianMixture:
-    """u ~ Σ_k w_k N(μ_k, σ_k²): one prototype is drawn by weight and acts alone.
+    """u ~ Σ_k w_k N(μ_k, σ_k²): one prototype is drawn by weight and acts alone. Arguments and methods as Blend's.
 
     The Gaussians are reparameterised, but the choice of a component has no pathwise gradient: :meth:`sample` also
     returns the log-weight of the choice, for :func:`choice_gradient`.
-
-    Args:
-        weights: (B, K), rows sum to 1.
-        means, stds: (K, a), of the prototypes' Gaussians before the squash.
     """
 
     def __init__(self, weights: torch.Tensor, means: torch.Tensor, stds: torch.Tensor):
@@ -87,6 +72,10 @@ class GaussianMixture:
     def mode(self) -> torch.Tensor:
         # The mean may lie where no prototype would act; the leading prototype's own action always is one.
         return self.means[self.weights.argmax(-1)]
+
+
+SquashedMixture = Blend | GaussianMixture
+MIXTURES: dict[str, type[Blend] | type[GaussianMixture]] = {"blend": Blend, "gmm": GaussianMixture}
 
 
 def choice_gradient(costs: list[torch.Tensor], log_weights: list[torch.Tensor]) -> torch.Tensor:
@@ -124,6 +113,3 @@ def imitation(target: SquashedMixture, *, draws: int = 4) -> Callable[[SquashedM
         taken = [target.sample()[0] for _ in range(draws)]
     own = torch.stack([target.log_prob(u) for u in taken]).mean()
     return lambda mixed: own - torch.stack([mixed.log_prob(u) for u in taken]).mean()
-
-
-MIXTURES: dict[str, type[Blend] | type[GaussianMixture]] = {"blend": Blend, "gmm": GaussianMixture}

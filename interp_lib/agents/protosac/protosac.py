@@ -108,9 +108,9 @@ class ProtoSAC(RunFolderSAC):
         policy: ``"MlpPolicy"`` or ``"CnnPolicy"``.
         env: environment, VecEnv or Gymnasium id with Box observations and actions.
         n_prototypes, latent_dim, temperature, mixture, cluster_weight, coverage_weight, separation_weight,
-            separation_margin, sharpness_weight, usage_weight, projection_interval, projection_candidates: see
-            :class:`~interp_lib.agents.protosac.settings.TaskSettings`, whose defaults they have (``tau`` stays SAC's
-            target update rate).
+            separation_margin, sharpness_weight, usage_weight, projection_interval, projection_candidates: as flags of
+            ``interp train protosac``, whose help says what they are; their defaults are those of
+            :class:`~interp_lib.agents.protosac.settings.TaskSettings` (``tau`` stays SAC's target update rate).
         final_projection: project at the end of ``learn``.
         imitation_epochs: of the final projection, in which encoder and Gaussians imitate the policy before it.
         compile: whether updates go through torch.compile, which takes most of a minute before the first; ``"auto"``:
@@ -215,11 +215,8 @@ class ProtoSAC(RunFolderSAC):
         self.policy.set_training_mode(True)
         if not self.actor.placed:
             spread(self.actor, self._replay_states(), self._numpy_rng())
-        optimizers = [self.actor.optimizer, self.critic.optimizer]
-        if self.ent_coef_optimizer is not None:
-            optimizers.append(self.ent_coef_optimizer)
-        self._update_learning_rate(optimizers)
-
+        optimizers = (self.actor.optimizer, self.critic.optimizer, self.ent_coef_optimizer)
+        self._update_learning_rate([optimizer for optimizer in optimizers if optimizer is not None])
         assert self.replay_buffer is not None
         updates = []
         for _ in range(gradient_steps):
@@ -277,10 +274,8 @@ class ProtoSAC(RunFolderSAC):
     def _losses(self) -> Losses:
         if self._chosen_losses is None:
             steps = self._total_timesteps - self._num_timesteps_at_start
-            compiling = self.compile
-            if compiling == "auto":
-                pays = self.device.type == "cpu" and steps >= _COMPILING_PAYS and not prefers_onednn()
-                compiling = pays and has_cpp_compiler()
+            pays = self.device.type == "cpu" and steps >= _COMPILING_PAYS and not prefers_onednn()
+            compiling = pays and has_cpp_compiler() if self.compile == "auto" else self.compile
             self._chosen_losses = compiled_losses() if compiling else EAGER
         return self._chosen_losses
 
@@ -311,7 +306,9 @@ class ProtoSAC(RunFolderSAC):
             states than prototypes.
         """
         if observations is None:
-            candidates, visited = self._replay_states(), self._latest_states()
+            assert self.replay_buffer is not None
+            latest = latest_observations(self.replay_buffer, min(_IMITATED_STATES, self.projection_candidates))
+            candidates, visited = self._replay_states(), self._as_seen(latest)
         else:
             visited = np.asarray(observations)
             candidates = distinct(visited)
@@ -335,11 +332,9 @@ class ProtoSAC(RunFolderSAC):
             InterpError: not K observations, or NaN among them.
         """
         refuse_nan(observations)
-        if np.shape(observations) != tuple(self.actor.prototype_observations.shape):
-            expected = tuple(self.actor.prototype_observations.shape)
-            raise InterpError(
-                f"observations have shape {np.shape(observations)}; {expected} is needed, one a prototype."
-            )
+        expected, given = tuple(self.actor.prototype_observations.shape), np.shape(observations)
+        if given != expected:
+            raise InterpError(f"observations have shape {given}; {expected} is needed, one a prototype.")
         return place(self.actor, np.asarray(observations), visited)[1]
 
     @contextmanager
@@ -412,18 +407,9 @@ class ProtoSAC(RunFolderSAC):
         assert self.replay_buffer is not None
         return self._as_seen(replay_observations(self.replay_buffer, self.projection_candidates, self._numpy_rng()))
 
-    def _latest_states(self) -> np.ndarray:
-        """The last states (n, *observation) of the replay buffer, those of the present policy."""
-        assert self.replay_buffer is not None
-        return self._as_seen(latest_observations(self.replay_buffer, min(_IMITATED_STATES, self.projection_candidates)))
-
     def _as_seen(self, states: np.ndarray) -> np.ndarray:
         # The buffer keeps the environment's own observations; under VecNormalize the policy sees others.
-        if self._vec_normalize_env is None:
-            return states
-        seen = self._vec_normalize_env.normalize_obs(states)
-        assert isinstance(seen, np.ndarray)
-        return seen
+        return states if self._vec_normalize_env is None else np.asarray(self._vec_normalize_env.normalize_obs(states))
 
     @staticmethod
     def _numpy_rng() -> np.random.Generator:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import threading
@@ -32,12 +33,15 @@ from .vision import SmallCNN
 
 STATE = "training_state.zip"
 _SAVE_EVERY_SECONDS = 600.0
-_PROTOTYPE_COLUMNS = (
-    "cluster_loss", "coverage_loss", "separation_loss", "prototypes_per_decision", "prototypes_used",
+_LOSSES = (
+    "actor_loss", "critic_loss", "cluster_loss", "coverage_loss", "separation_loss", "prototypes_per_decision",
+    "prototypes_used",
 )  # fmt: skip
 COLUMNS = (
-    "total_timesteps", "eprewmean", "eplenmean", "actor_loss", "critic_loss", "entropy_coef", *_PROTOTYPE_COLUMNS,
-    "fps", "time_elapsed",
+    "total_timesteps", "eprewmean", "eplenmean", *_LOSSES[:2], "entropy_coef", *_LOSSES[2:], "fps", "time_elapsed",
+)  # fmt: skip
+_SB3_SETTINGS = (
+    "buffer_size", "learning_starts", "batch_size", "gamma", "tau", "train_freq", "gradient_steps", "ent_coef",
 )  # fmt: skip
 ALGORITHMS: dict[str, type[SAC] | type[ProtoSAC]] = {"sac": SAC, "protosac": ProtoSAC}
 
@@ -55,32 +59,20 @@ def make_agent(algorithm: str, env: VecEnv, settings: TaskSettings, seed: int, *
     Raises:
         InterpError: unknown algorithm, or a setting the algorithm refuses.
     """
-    if algorithm not in ALGORITHMS:
-        raise InterpError(f"unknown algorithm '{algorithm}'. Choose one of: {', '.join(ALGORITHMS)}.")
+    _check_algorithm(algorithm)
+    given = {name: getattr(settings, name) for name in _SB3_SETTINGS}
     if algorithm == "protosac":
-        options = prototype_settings(settings) | options
-    return ALGORITHMS[algorithm](
-        settings.policy,
-        env,
-        learning_rate=make_schedule(settings.learning_rate),
-        buffer_size=settings.buffer_size,
-        learning_starts=settings.learning_starts,
-        batch_size=settings.batch_size,
-        gamma=settings.gamma,
-        tau=settings.tau,
-        train_freq=settings.train_freq,
-        gradient_steps=settings.gradient_steps,
-        ent_coef=settings.ent_coef,
-        action_noise=make_noise(settings.action_noise, int(np.prod(env.action_space.shape or ()))),
-        policy_kwargs=_policy_kwargs(settings),
-        seed=seed,
-        **options,
-    )
-
-
-def _policy_kwargs(settings: TaskSettings) -> dict[str, Any]:
+        given |= prototype_settings(settings)
     images = {"features_extractor_class": SmallCNN} if settings.policy == "CnnPolicy" else {}
-    return {"net_arch": list(settings.net_arch), **images}
+    given["learning_rate"] = make_schedule(settings.learning_rate)
+    given["action_noise"] = make_noise(settings.action_noise, int(np.prod(env.action_space.shape or ())))
+    given["policy_kwargs"] = {"net_arch": list(settings.net_arch), **images}
+    return ALGORITHMS[algorithm](settings.policy, env, seed=seed, **given | options)
+
+
+def _check_algorithm(name: str) -> None:
+    if name not in ALGORITHMS:
+        raise InterpError(f"unknown algorithm '{name}'. Choose one of: {', '.join(ALGORITHMS)}.")
 
 
 def train_run(
@@ -107,19 +99,14 @@ def train_run(
     the environment starts a new episode).
 
     Args:
-        algorithm: ``"sac"`` or ``"protosac"``.
-        env: short name, Gymnasium id or original number of the task.
         timesteps: environment steps in total, those before a resume included; None: the task's default.
         seed: of everything random.
         run_dir: created if missing; must not hold another run.
-        overrides: settings to replace (settings.TaskSettings).
-        resume: continue the run in ``run_dir`` with its own settings.
+        overrides: settings to replace (settings.TaskSettings); a resumed run has its own.
         max_minutes: wall-clock budget of this call, minutes.
         eval_every: evaluate with deterministic actions every so many steps, into evaluations.csv (callbacks.py).
-        eval_episodes: episodes an evaluation.
         video_every: film an episode every so many steps, into videos/.
-        tensorboard: also write the learning curve to ``run_dir/tensorboard``.
-        progress: show a progress bar with steps/s, mean return and time left.
+        The others: see runs.training.train.
 
     Returns:
         ``run_dir`` as a Path.
@@ -129,12 +116,10 @@ def train_run(
             render videos with, NaN losses, a full disk.
     """
     name, run_dir = continuous_task(env), Path(run_dir)
-    if algorithm not in ALGORITHMS:
-        raise InterpError(f"unknown algorithm '{algorithm}'. Choose one of: {', '.join(ALGORITHMS)}.")
-    if timesteps is not None and timesteps <= 0:
-        raise InterpError(f"timesteps is {timesteps}; it must be above 0.")
-    if max_minutes is not None and not max_minutes > 0:
-        raise InterpError(f"max_minutes is {max_minutes}; it must be above 0.")
+    _check_algorithm(algorithm)
+    for option, value in (("timesteps", timesteps), ("max_minutes", max_minutes)):
+        if value is not None and not value > 0:
+            raise InterpError(f"{option} is {value}; it must be above 0.")
     settings = task_settings(name, overrides)
     if settings.n_envs > MOST_ENVS:
         raise InterpError(f"n_envs is {settings.n_envs}; it must be at most {MOST_ENVS}.")
@@ -147,9 +132,11 @@ def train_run(
         raise InterpError(f"{run_dir} holds no training state to resume from. Start without resume.")
     if resume and whole and STATE not in whole:
         raise InterpError(f"{run_dir} holds an agent but no training state to go on from. Choose another folder.")
-    if resume and whole:
-        if overrides:
-            raise InterpError("a resumed run keeps its settings. Leave the overrides out, or start a new run.")
+    if whole and not resume:
+        raise InterpError(f"{run_dir} already holds a run. Resume it, or choose another folder.")
+    if whole and overrides:
+        raise InterpError("a resumed run keeps its settings. Leave the overrides out, or start a new run.")
+    if whole:
         before = read_json(run_dir / CONFIG) if CONFIG in whole else {}
         agent = _load_state(run_dir, algorithm, name)
         if agent.num_timesteps >= timesteps:
@@ -157,8 +144,6 @@ def train_run(
                 return run_dir  # killed at its end: now its config and weights are there
             raise InterpError(f"{run_dir} is already at {agent.num_timesteps:,} steps. Ask for more timesteps.")
     else:
-        if whole:
-            raise InterpError(f"{run_dir} already holds a run. Resume it, or choose another folder.")
         agent = make_agent(algorithm, make_task_vec(name, settings.n_envs, seed), settings, seed)
         agent.task = name
 
@@ -175,17 +160,15 @@ def train_run(
     log.start(keep_through=agent.num_timesteps, gap=ROW_STEPS)
     if isinstance(agent, ProtoSAC):
         agent.final_projection = True
+    began, title = agent.num_timesteps, f"{algorithm} {name}"
     with (
         contextlib.closing(log),
         _interruptible(run_dir) as stop,
-        tqdm(
-            total=timesteps, initial=agent.num_timesteps, unit="step", disable=not progress, desc=f"{algorithm} {name}"
-        ) as bar,
+        tqdm(total=timesteps, initial=began, unit="step", disable=not progress, desc=title) as bar,
     ):
         watch = _Watch(run_dir, log, bar, stop, timesteps, max_minutes)
-        remaining = timesteps - agent.num_timesteps
         interval: Any = None  # SB3 annotates int, and takes None
-        agent.learn(remaining, callback=[watch, *extras], log_interval=interval, reset_num_timesteps=False)
+        agent.learn(timesteps - began, callback=[watch, *extras], log_interval=interval, reset_num_timesteps=False)
         _save_state(agent, run_dir)
     assert agent.env is not None
     agent.env.close()
@@ -204,35 +187,26 @@ class _Watch(BaseCallback):
     model: SAC | ProtoSAC
 
     def __init__(
-        self,
-        run_dir: Path,
-        log: ProgressLog,
-        bar: tqdm,
-        stop: threading.Event,
-        timesteps: int,
-        max_minutes: float | None,
+        self, run_dir: Path, log: ProgressLog, bar: tqdm, stop: threading.Event, timesteps: int, minutes: float | None
     ):
         super().__init__()
-        self.run_dir, self.log, self.bar, self.stop = run_dir, log, bar, stop
+        self.run_dir, self.log, self.bar, self.stop, self.timesteps = run_dir, log, bar, stop, timesteps
         self.interval = min(1000, max(1, timesteps // 100))
-        self.deadline = None if max_minutes is None else time.monotonic() + 60.0 * max_minutes
-        self.timesteps = timesteps
+        self.deadline = math.inf if minutes is None else time.monotonic() + 60.0 * minutes
 
     def _on_training_start(self) -> None:
         now = time.monotonic()
-        self.before = getattr(self.model, "seconds_trained", 0.0)
+        self.before = self.model.seconds_trained
         self.began = self.row_time = now
         # A new run saves as soon as there is something, so that it can be resumed whenever it is killed.
         self.next_save = now + (_SAVE_EVERY_SECONDS if self.num_timesteps else 0.0)
-        self.row_steps = self.bar_steps = self.saved_steps = self.num_timesteps
+        self.row_steps = self.saved_steps = self.num_timesteps
 
     def _on_step(self) -> bool:
         now = time.monotonic()
         if self.num_timesteps - self.row_steps >= self.interval or self.num_timesteps >= self.timesteps:
             self._write_row(now)
-        if self.stop.is_set() or (self.deadline is not None and now >= self.deadline):
-            return False
-        return True
+        return not self.stop.is_set() and now < self.deadline
 
     def _on_rollout_start(self) -> None:
         # Between rollouts, not after a step: its transition is stored, and the updates it called for are made.
@@ -246,27 +220,22 @@ class _Watch(BaseCallback):
             self.next_save = done + max(_SAVE_EVERY_SECONDS, 9 * (done - now))
 
     def _write_row(self, now: float) -> None:
-        episodes = self.model.ep_info_buffer
-        losses = self.logger.name_to_value
-        elapsed = self.before + now - self.began
-        self.model.seconds_trained = elapsed
-        row = {
+        episodes, losses = self.model.ep_info_buffer, self.logger.name_to_value
+        self.model.seconds_trained = self.before + now - self.began
+        row = {name: losses.get(f"train/{name}") for name in _LOSSES}
+        row |= {
             "total_timesteps": self.num_timesteps,
             "eprewmean": float(np.mean([e["r"] for e in episodes])) if episodes else None,
             "eplenmean": float(np.mean([e["l"] for e in episodes])) if episodes else None,
-            "actor_loss": losses.get("train/actor_loss"),
-            "critic_loss": losses.get("train/critic_loss"),
             "entropy_coef": losses.get("train/ent_coef"),
             "fps": (self.num_timesteps - self.row_steps) / max(now - self.row_time, 1e-9),
-            "time_elapsed": elapsed,
+            "time_elapsed": self.model.seconds_trained,
         }
-        row |= {name: losses.get(f"train/{name}") for name in _PROTOTYPE_COLUMNS}
         self.log.append(row)
-        self.bar.update(self.num_timesteps - self.bar_steps)
+        self.bar.update(self.num_timesteps - self.row_steps)
         if row["eprewmean"] is not None:
             self.bar.set_postfix({"return": f"{row['eprewmean']:.1f}"}, refresh=False)
-        self.row_steps = self.bar_steps = self.num_timesteps
-        self.row_time = now
+        self.row_steps, self.row_time = self.num_timesteps, now
 
 
 @contextlib.contextmanager

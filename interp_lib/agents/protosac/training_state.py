@@ -15,6 +15,8 @@ import json
 import math
 import zipfile
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,7 +27,7 @@ import torch
 from ...common.errors import InterpError
 from ...common.storage import atomic_write, refuse_nonfinite
 from ...envs.continuous import make_task_vec
-from .config import check_config
+from .config import check_config, is_count
 from .protosac import SAC, ProtoSAC
 
 FORMAT = 2  # 1 was Stable-Baselines3's zip, which holds pickles
@@ -35,7 +37,8 @@ _MEMBERS = {_MANIFEST, _TENSORS, *(f"replay/{name}.npy" for name in _ARRAYS)}
 _MOST_JSON = 16_000_000  # bytes; so is the header of safetensors at most
 _NPY_HEADER = 10_000
 _COUNTERS = ("num_timesteps", "_n_updates", "_episode_num", "_last_projection")
-_MOMENTS = ("exp_avg", "exp_avg_sq")  # Adam's, beside its step
+_EPISODE = ("r", "l", "t")  # return, length, seconds, as SB3's Monitor has them
+_MEMORY = ("step", "exp_avg", "exp_avg_sq")  # Adam's, of each parameter
 _CHUNK = 1 << 24
 MOST_ENVS = 1024
 
@@ -51,24 +54,24 @@ def write_state(agent: SAC | ProtoSAC, path: Path) -> None:
     filled = buffer.buffer_size if buffer.full else buffer.pos
     digests: dict[str, str] = {}
     with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
-        with archive.open(_TENSORS, "w", force_zip64=True) as member:
-            digesting = _Digesting(member)
-            tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _tensors(agent).items()}
-            digesting.write(safetensors.torch.save(tensors))
-            digests[_TENSORS] = digesting.digest.hexdigest()
+
+        def add(member: str, write: Callable[[Any], Any]) -> None:
+            with archive.open(member, "w", force_zip64=True) as target:
+                digesting = _Digesting(target)
+                write(digesting)
+                digests[member] = digesting.digest.hexdigest()
+
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _tensors(agent).items()}
+        add(_TENSORS, lambda target: target.write(safetensors.torch.save(tensors)))
         for name in _ARRAYS:
-            with archive.open(f"replay/{name}.npy", "w", force_zip64=True) as member:
-                digesting = _Digesting(member)
-                np.lib.format.write_array(digesting, getattr(buffer, name)[:filled], allow_pickle=False)
-                digests[f"replay/{name}.npy"] = digesting.digest.hexdigest()
+            array = getattr(buffer, name)[:filled]
+            add(f"replay/{name}.npy", partial(np.lib.format.write_array, array=array, allow_pickle=False))
         manifest = {
             "format": FORMAT,
             "config": agent._config(),
             "counters": {name: getattr(agent, name) for name in _COUNTERS if hasattr(agent, name)},
             "seconds_trained": float(agent.seconds_trained),
-            "episodes": [
-                {key: float(episode[key]) for key in ("r", "l", "t")} for episode in agent.ep_info_buffer or ()
-            ],
+            "episodes": [{key: float(episode[key]) for key in _EPISODE} for episode in agent.ep_info_buffer or ()],
             "n_envs": env.num_envs,
             "position": buffer.pos,
             "filled": filled,
@@ -76,7 +79,7 @@ def write_state(agent: SAC | ProtoSAC, path: Path) -> None:
         }
         text = json.dumps(manifest).encode()
         archive.writestr(_MANIFEST, text)
-        archive.comment = hashlib.sha256(text).hexdigest().encode()
+        archive.comment = _sha256(text).encode()
 
 
 def read_state(path: Path, cls: type[SAC] | type[ProtoSAC]) -> SAC | ProtoSAC:
@@ -97,36 +100,14 @@ def read_state(path: Path, cls: type[SAC] | type[ProtoSAC]) -> SAC | ProtoSAC:
 
 
 def _read(archive: zipfile.ZipFile, path: Path, cls: type[SAC] | type[ProtoSAC]) -> SAC | ProtoSAC:
-    members = {info.filename: info for info in archive.infolist()}
-    if "agent.zip" in members:
-        raise InterpError(
-            f"{path} is of an earlier version, whose states could run code when they were read. "
-            "It can't be resumed; train the run again, in another folder."
-        )
-    if set(members) != _MEMBERS or len(archive.infolist()) != len(_MEMBERS):
-        raise ValueError(f"it does not consist of {', '.join(sorted(_MEMBERS))}")
-    if any(info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 for info in members.values()):
-        raise ValueError("a member is compressed")
-    if members[_MANIFEST].file_size > _MOST_JSON:
-        raise ValueError(f"{_MANIFEST} is too long")
-    text = archive.read(_MANIFEST)
-    if archive.comment != hashlib.sha256(text).hexdigest().encode():
-        raise ValueError("its checksum differs")
-    manifest = json.loads(text)
-    if manifest["format"] != FORMAT:
-        raise InterpError(
-            f"{path} has format {manifest['format']!r:.80}; this version reads {FORMAT}. Update interp-lib."
-        )
+    manifest, sizes = _manifest(archive, path)
     config, digests = manifest["config"], manifest["sha256"]
     check_config(config, path, cls.algorithm)
-
-    size = members[_TENSORS].file_size
-    agent = cls._rebuild(config, path, size, "auto")
-    if size > _most_bytes(agent) + _MOST_JSON:
+    agent = cls._rebuild(config, path, sizes[_TENSORS], "auto")
+    if sizes[_TENSORS] > sum(like.nbytes for like in _likes(agent).values()) + _MOST_JSON:
         raise ValueError(f"{_TENSORS} is too long")
-    with archive.open(_TENSORS) as member:
-        content = member.read()
-    if hashlib.sha256(content).hexdigest() != digests[_TENSORS]:
+    content = archive.read(_TENSORS)
+    if _sha256(content) != digests[_TENSORS]:
         raise ValueError(f"the checksum of {_TENSORS} differs")
     tensors = safetensors.torch.load(content)
     refuse_nonfinite(tensors, path)
@@ -138,7 +119,9 @@ def _read(archive: zipfile.ZipFile, path: Path, cls: type[SAC] | type[ProtoSAC])
     full = filled == steps
     if not 1 <= n_envs <= MOST_ENVS or filled > steps or not (position < steps if full else position == filled):
         raise ValueError("the replay buffer's position")
-    _check_sizes(agent, filled * n_envs, {name: members[f"replay/{name}.npy"].file_size for name in _ARRAYS})
+    for name, row in _row_sizes(agent).items():
+        if not 0 < sizes[f"replay/{name}.npy"] - filled * n_envs * row <= _NPY_HEADER:
+            raise ValueError(f"{name} is not as long as it should be")
     agent.set_env(make_task_vec(config["env"], n_envs))
     agent._make_deferred_buffer()
     buffer = agent.replay_buffer
@@ -154,10 +137,36 @@ def _read(archive: zipfile.ZipFile, path: Path, cls: type[SAC] | type[ProtoSAC])
             setattr(agent, name, _count(manifest["counters"], name))
     agent._learned_with = config.get("provenance")
     agent.seconds_trained = _number(manifest["seconds_trained"])
-    episodes = [{key: _number(episode[key]) for key in ("r", "l", "t")} for episode in manifest["episodes"]]
+    episodes = [{key: _number(episode[key]) for key in _EPISODE} for episode in manifest["episodes"]]
     agent.ep_info_buffer = deque(episodes, maxlen=agent._stats_window_size)
     agent.ep_success_buffer = deque(maxlen=agent._stats_window_size)
     return agent
+
+
+def _manifest(archive: zipfile.ZipFile, path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """What state.json holds, and the size of each member in bytes."""
+    entries = archive.infolist()
+    members = {info.filename: info for info in entries}
+    if "agent.zip" in members:
+        raise InterpError(
+            f"{path} is of an earlier version, whose states could run code when they were read. "
+            "It can't be resumed; train the run again, in another folder."
+        )
+    if set(members) != _MEMBERS or len(entries) != len(_MEMBERS):
+        raise ValueError(f"it does not consist of {', '.join(sorted(_MEMBERS))}")
+    if any(info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 for info in entries):
+        raise ValueError("a member is compressed")
+    if members[_MANIFEST].file_size > _MOST_JSON:
+        raise ValueError(f"{_MANIFEST} is too long")
+    text = archive.read(_MANIFEST)
+    if archive.comment != _sha256(text).encode():
+        raise ValueError("its checksum differs")
+    manifest = json.loads(text)
+    if manifest["format"] != FORMAT:
+        raise InterpError(
+            f"{path} has format {manifest['format']!r:.80}; this version reads {FORMAT}. Update interp-lib."
+        )
+    return manifest, {name: info.file_size for name, info in members.items()}
 
 
 def _optimizers(agent: SAC | ProtoSAC) -> dict[str, torch.optim.Optimizer]:
@@ -172,8 +181,19 @@ def _tensors(agent: SAC | ProtoSAC) -> dict[str, torch.Tensor]:
         tensors["log_ent_coef"] = agent.log_ent_coef
     for name, optimizer in _optimizers(agent).items():
         for number, memory in optimizer.state_dict()["state"].items():
-            tensors |= {f"{name}.optimizer.{number}.{key}": memory[key] for key in ("step", *_MOMENTS)}
+            tensors |= {f"{name}.optimizer.{number}.{key}": memory[key] for key in _MEMORY}
     return tensors
+
+
+def _likes(agent: SAC | ProtoSAC) -> dict[str, torch.Tensor]:
+    """One of the same kind for all that :func:`_tensors` can give for this agent."""
+    likes = {name: tensor for name, tensor in _tensors(agent).items() if ".optimizer." not in name}
+    for name, optimizer in _optimizers(agent).items():
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        for number, p in enumerate(parameters):
+            kinds = zip(_MEMORY, (torch.zeros(()), p, p), strict=True)
+            likes |= {f"{name}.optimizer.{number}.{key}": like for key, like in kinds}
+    return likes
 
 
 def _load_tensors(agent: SAC | ProtoSAC, tensors: dict[str, torch.Tensor]) -> None:
@@ -182,51 +202,33 @@ def _load_tensors(agent: SAC | ProtoSAC, tensors: dict[str, torch.Tensor]) -> No
     Raises:
         ValueError: names, shapes or types are not those of this agent.
     """
-    left = dict(tensors)
-
-    def take(name: str, like: torch.Tensor) -> torch.Tensor:
-        tensor = left.pop(name, None)
+    likes = _likes(agent)
+    for name in (*(name for name in likes if ".optimizer." not in name), *tensors):
+        if name not in likes:
+            raise ValueError(f"{name!r:.80} belongs to no part of this agent")
+        tensor, like = tensors.get(name), likes[name]
         if tensor is None or tensor.shape != like.shape or tensor.dtype != like.dtype:
             raise ValueError(f"{name} is missing, or is not that of this agent")
-        return tensor
-
-    policy = {name: take(f"policy.{name}", like) for name, like in agent.policy.state_dict().items()}
-    agent.policy.load_state_dict(policy)
+    agent.policy.load_state_dict({name: tensors[f"policy.{name}"] for name in agent.policy.state_dict()})
     if agent.log_ent_coef is not None:
-        agent.log_ent_coef.data.copy_(take("log_ent_coef", agent.log_ent_coef))
+        agent.log_ent_coef.data.copy_(tensors["log_ent_coef"])
     for name, optimizer in _optimizers(agent).items():
         state = optimizer.state_dict()
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        for number, parameter in enumerate(parameters):
-            prefix = f"{name}.optimizer.{number}."
-            if f"{prefix}step" in left:
-                memory = {key: take(prefix + key, parameter) for key in _MOMENTS}
-                state["state"][number] = memory | {"step": take(f"{prefix}step", torch.zeros(()))}
+        prefix = f"{name}.optimizer."
+        for number in {int(found.split(".")[2]) for found in tensors if found.startswith(prefix)}:
+            state["state"][number] = {key: tensors[f"{prefix}{number}.{key}"] for key in _MEMORY}  # all or none
         optimizer.load_state_dict(state)
-    if left:
-        raise ValueError(f"{next(iter(left))!r:.80} belongs to no part of this agent")
 
 
-def _most_bytes(agent: SAC | ProtoSAC) -> int:
-    """The size of all that :func:`_tensors` can give for this agent."""
-    parameters = [p for o in _optimizers(agent).values() for group in o.param_groups for p in group["params"]]
-    policy = sum(tensor.nbytes for tensor in agent.policy.state_dict().values())
-    return policy + sum(2 * p.nbytes + 4 for p in parameters) + 4
-
-
-def _check_sizes(agent: SAC | ProtoSAC, transitions: int, sizes: dict[str, int]) -> None:
-    """Compare the arrays' sizes in bytes with those of so many transitions.
-
-    Raises:
-        ValueError: they differ.
-    """
-    space = agent.observation_space
+def _row_sizes(agent: SAC | ProtoSAC) -> dict[str, int]:
+    """Bytes that one transition takes in each array of the replay buffer."""
+    space, actions = agent.observation_space, math.prod(agent.action_space.shape or ())
     observation = math.prod(space.shape or ()) * np.dtype(space.dtype).itemsize
-    rows = {"observations": observation, "next_observations": observation}
-    rows["actions"] = 4 * math.prod(agent.action_space.shape or ())
-    for name, size in sizes.items():
-        if not 0 < size - transitions * rows.get(name, 4) <= _NPY_HEADER:
-            raise ValueError(f"{name} is not as long as it should be")
+    return dict.fromkeys(_ARRAYS, 4) | dict.fromkeys(_ARRAYS[:2], observation) | {"actions": 4 * actions}
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 class _Digesting:
@@ -263,10 +265,9 @@ def _read_array(member: IO[bytes], target: np.ndarray) -> str:
 
 
 def _count(values: Any, name: str) -> int:
-    value = values[name]
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
+    if not is_count(values[name]):
         raise ValueError(f"{name} is no count")
-    return value
+    return values[name]
 
 
 def _number(value: Any) -> float:
