@@ -11,8 +11,8 @@ from typing import Any
 _HOMES = {
     "SAC": ".protosac",
     "ProtoSAC": ".protosac",
-    "Explanation": ".protosac",
-    "Prototypes": ".protosac",
+    "Explanation": ".prototyped",
+    "Prototypes": ".prototyped",
     "SETTINGS": ".settings",
     "TaskSettings": ".settings",
     "task_settings": ".settings",

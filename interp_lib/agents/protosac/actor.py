@@ -1,4 +1,4 @@
-"""The prototype actor: compare a state with K prototypes, mix their Gaussians, squash.
+"""The prototype actor: compare a state with K prototypes, mix their Gaussians, squash (methods 3.1–3.3).
 
     z = f(s), ‖z‖ = 1        latent state (encoder: feature extractor + MLP)
     s_k = log((‖z − p_k‖² + 1) / (‖z − p_k‖² + ε))        similarity (ProtoPNet)
@@ -94,20 +94,11 @@ class ProtoActor(BasePolicy):
         temperature: float = 0.15,
         mixture: str = "blend",
     ):
-        super().__init__(
-            observation_space,
-            action_space,
-            features_extractor=features_extractor,
-            normalize_images=normalize_images,
-            squash_output=True,
-        )
-        self.net_arch = net_arch
-        self.features_dim = features_dim
-        self.activation_fn = activation_fn
-        self.n_prototypes = n_prototypes
-        self.latent_dim = latent_dim
-        self.temperature = temperature
-        self.mixture = mixture
+        extraction: dict[str, Any] = dict(features_extractor=features_extractor, normalize_images=normalize_images)
+        super().__init__(observation_space, action_space, squash_output=True, **extraction)
+        self.net_arch, self.features_dim, self.activation_fn = net_arch, features_dim, activation_fn
+        self.n_prototypes, self.latent_dim = n_prototypes, latent_dim
+        self.temperature, self.mixture = temperature, mixture
 
         action_dim = get_action_dim(action_space)
         self.encoder = nn.Sequential(*create_mlp(features_dim, latent_dim, net_arch, activation_fn))
@@ -124,13 +115,8 @@ class ProtoActor(BasePolicy):
             self.register_buffer(flag, torch.zeros((), dtype=torch.bool))
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        return super()._get_constructor_parameters() | dict(
-            net_arch=self.net_arch,
-            features_dim=self.features_dim,
-            activation_fn=self.activation_fn,
-            features_extractor=self.features_extractor,
-            **{name: getattr(self, name) for name in POLICY_SETTINGS},
-        )
+        own = ("net_arch", "features_dim", "activation_fn", "features_extractor", *POLICY_SETTINGS)
+        return super()._get_constructor_parameters() | {name: getattr(self, name) for name in own}
 
     def encode(self, obs: PyTorchObs) -> torch.Tensor:
         """Latents (B, d) of length 1 of observations (B, *observation)."""

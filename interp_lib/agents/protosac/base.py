@@ -114,6 +114,7 @@ class RunFolderSAC(SB3SAC):
 
     def _config(self) -> dict[str, Any]:
         """What config.json holds."""
+        spaces = {"observation": space_to_json(self.observation_space), "action": space_to_json(self.action_space)}
         return {
             "format": 1,
             "algorithm": self.algorithm,
@@ -121,10 +122,7 @@ class RunFolderSAC(SB3SAC):
             "seed": self.seed,
             "timesteps": self.num_timesteps,
             "hyperparameters": hyperparameters(self),
-            "spaces": {
-                "observation": space_to_json(self.observation_space),
-                "action": space_to_json(self.action_space),
-            },
+            "spaces": spaces,
             # The code that trained is the one loaded when learning began, whatever is checked out by now.
             "provenance": self._learned_with or provenance.provenance(),
         }
@@ -163,14 +161,8 @@ class RunFolderSAC(SB3SAC):
     def _rebuild(cls, config: dict[str, Any], source: Path, most_weights: int, device: torch.device | str) -> Self:
         """The untrained agent that a config describes; its replay buffer waits for :meth:`_setup_learn`.
 
-        Args:
-            config: checked by :func:`check_config`.
-            source: the file it comes from.
-            most_weights: how many numbers its weights' file holds. A config that asks for more is refused before
-                anything is allocated.
-
-        Raises:
-            InterpError: the config is damaged.
+        A config that is damaged, or asks for more than the ``most_weights`` numbers of its weights' file, is refused
+        before anything is allocated.
         """
         try:
             observation_space, action_space = spaces_from_json(config["spaces"], 16 * most_weights)
@@ -189,8 +181,7 @@ class RunFolderSAC(SB3SAC):
             with torch.random.fork_rng(devices=[]):
                 agent._setup_model()
         except (LookupError, TypeError, ValueError, AssertionError, OverflowError, RuntimeError) as error:
-            message = f"{source} is damaged ({error!r:.200}). Restore it or train the run again."
-            raise InterpError(message) from error
+            raise InterpError(f"{source} is damaged ({error!r:.200}). Restore it or train the run again.") from error
         except InterpError as error:
             raise InterpError(str(error) if str(source) in str(error) else f"{source}: {error}") from error
         check_fits(agent.task, observation_space, action_space, f"{source} names")

@@ -33,9 +33,7 @@ class EvaluationLog(BaseCallback):
 
     Args:
         run_dir: where the csv is written; its rows up to the step training starts from are kept.
-        task: short name of the task.
-        every: environment steps between evaluations.
-        episodes: an evaluation.
+        every: environment steps between evaluations, of so many ``episodes``.
         seed: of the evaluation's episodes.
 
     Raises:
@@ -79,8 +77,6 @@ class VideoLog(BaseCallback):
     Videos run at the task's own speed and show an episode's first ten seconds or more (250 frames).
 
     Args:
-        run_dir: where the folder ``videos`` is made.
-        task: short name of the task.
         every: environment steps between videos.
         seed: of the filmed episode, the same each time.
 

@@ -62,7 +62,7 @@ def check_settings(values: Mapping[str, Any]) -> None:
     if any(isinstance(width, Integral) and width < 1 for width in widths):
         raise InterpError(f"net_arch is {arch!r:.80}; a layer needs at least 1 unit.")
     for name in ("use_sde", "final_projection"):
-        if name in values and not isinstance(values[name], bool):
+        if not isinstance(values.get(name, False), bool):
             raise InterpError(f"{name} is {values[name]!r:.80}; it must be true or false.")
 
 
@@ -79,39 +79,30 @@ def enough_memory(buffer_size: int) -> Iterator[None]:
     """Say so in one line where a replay buffer or a network is larger than memory."""
     try:
         yield
-    except (MemoryError, OverflowError) as error:
-        raise InterpError(_too_large(buffer_size)) from error
-    except (ValueError, RuntimeError) as error:  # numpy's and PyTorch's words for the same
+    except (MemoryError, OverflowError, ValueError, RuntimeError) as error:
+        # numpy's and PyTorch's words for a MemoryError
         large = ("array is too big", "Maximum allowed dimension", "not enough memory", "can't allocate memory")
-        if any(words in str(error) for words in large):
-            raise InterpError(_too_large(buffer_size)) from error
-        raise
-
-
-def _too_large(buffer_size: int) -> str:
-    return (
-        f"there is not enough memory for a replay buffer of {buffer_size:,} steps and the networks. "
-        "Lower buffer_size, or net_arch."
-    )
+        if isinstance(error, (ValueError, RuntimeError)) and not any(words in str(error) for words in large):
+            raise
+        raise InterpError(
+            f"there is not enough memory for a replay buffer of {buffer_size:,} steps and the networks. "
+            "Lower buffer_size, or net_arch."
+        ) from error
 
 
 def refuse_nan(observations: Any) -> None:
     """Raise InterpError where observations, an array or what makes one, or a dict of them, hold NaN."""
-    if isinstance(observations, Mapping):
-        for value in observations.values():
-            refuse_nan(value)
-        return
-    try:
-        values = np.asarray(observations)
-    except ValueError:  # ragged: SB3 says what is wrong with it
-        return
-    if values.dtype.kind == "f" and np.isnan(values).any():
-        count = int(np.isnan(values).sum())
-        raise InterpError(f"the observation holds {count} NaN. Mend the environment, or leave this state out.")
+    for observation in observations.values() if isinstance(observations, Mapping) else [observations]:
+        try:
+            values = np.asarray(observation)
+        except ValueError:  # ragged: SB3 says what is wrong with it
+            continue
+        if values.dtype.kind == "f" and (count := int(np.isnan(values).sum())):
+            raise InterpError(f"the observation holds {count} NaN. Mend the environment, or leave this state out.")
 
 
 def refuse_nan_losses(values: Mapping[str, float], step: int) -> None:
     """Raise InterpError where a loss is no longer finite."""
-    broken = [name for name, value in values.items() if not np.isfinite(value)]
-    if broken:
-        raise InterpError(f"{broken[0]} is {values[broken[0]]} at step {step:,}. {_NAN_FIX}")
+    for name, value in values.items():
+        if not np.isfinite(value):
+            raise InterpError(f"{name} is {value} at step {step:,}. {_NAN_FIX}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from gymnasium import spaces
-from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
+from stable_baselines3.common.noise import ActionNoise, NormalActionNoise, OrnsteinUhlenbeckActionNoise
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule, TrainFreq
 from torch import nn
 
@@ -45,9 +45,7 @@ _CLASSES: dict[str, dict[str, Any]] = {
 _NOISES: dict[str, Any] = {"ou": OrnsteinUhlenbeckActionNoise, "normal": NormalActionNoise}
 
 
-def make_noise(
-    text: str | None, action_dim: int | tuple[int, ...]
-) -> NormalActionNoise | OrnsteinUhlenbeckActionNoise | None:
+def make_noise(text: str | None, action_dim: int | tuple[int, ...]) -> ActionNoise | None:
     """Action noise from its name: ``"ou_0.5"`` (Ornstein-Uhlenbeck, σ = 0.5), ``"normal_0.1"`` or None.
 
     Raises:
@@ -146,18 +144,13 @@ _CONVERTED: dict[str, tuple[Callable[[Any], Any], Callable[[Any, spaces.Box], An
 
 
 def hyperparameters(agent: RunFolderSAC) -> dict[str, Any]:
-    """Everything needed to build the agent again, JSON-able.
-
-    Raises:
-        InterpError: a setting can't be written as JSON.
-    """
+    """Everything needed to build the agent again, JSON-able; InterpError where a setting isn't."""
     values = {name: getattr(agent, name) for name in (*_FIRST_FIELDS, *agent.extra_fields, *_LAST_FIELDS)}
     values["buffer_size"] = agent._deferred_buffer_size or values["buffer_size"]
     values["policy"] = "CnnPolicy" if len(agent.observation_space.shape or ()) == 3 else "MlpPolicy"
     if agent.policy_class is not agent.policy_aliases[values["policy"]]:
-        raise InterpError(
-            "only agents with MlpPolicy or CnnPolicy can be released as a run folder. Use save() instead."
-        )
+        usual = "MlpPolicy or CnnPolicy"
+        raise InterpError(f"only agents with {usual} can be released as a run folder. Use save() instead.")
     values |= {name: to_json(values[name]) for name, (to_json, _) in _CONVERTED.items()}
     try:
         return json.loads(json.dumps(values))
@@ -166,10 +159,9 @@ def hyperparameters(agent: RunFolderSAC) -> dict[str, Any]:
 
 
 def arguments(values: dict[str, Any], extra: tuple[str, ...], action_space: spaces.Box) -> tuple[str, dict[str, Any]]:
-    """The policy name and keyword arguments that :func:`hyperparameters` was written from; ``extra`` as its agent's.
+    """The policy name and keyword arguments that :func:`hyperparameters` was written from; ``extra``: the agent's own.
 
-    Raises:
-        ValueError, TypeError, KeyError, InterpError: one is missing, not known or of the wrong kind.
+    Raises ValueError, TypeError, LookupError or InterpError where one is missing, not known or of the wrong kind.
     """
     if odd := {*_FIRST_FIELDS, *extra, *_LAST_FIELDS}.symmetric_difference(values):
         raise ValueError(f"hyperparameters lacks or should not hold {', '.join(sorted(odd))}")
@@ -205,11 +197,7 @@ def least_weights(policy: str, given: dict[str, Any], observation_space: spaces.
 
 
 def space_to_json(space: spaces.Space) -> dict[str, Any]:
-    """A Box as JSON, for :func:`spaces_from_json`.
-
-    Raises:
-        InterpError: it is none.
-    """
+    """A Box as JSON, for :func:`spaces_from_json`."""
     if not isinstance(space, spaces.Box):
         raise InterpError(f"only Box spaces can be released as a run folder, not {type(space).__name__}.")
 
@@ -222,11 +210,7 @@ def space_to_json(space: spaces.Space) -> dict[str, Any]:
 
 
 def spaces_from_json(value: dict[str, Any], most: int) -> tuple[spaces.Box, spaces.Box]:
-    """Observation and action space; ``most`` numbers in each.
-
-    Raises:
-        ValueError, TypeError, KeyError: they are none.
-    """
+    """Observation and action space of at most ``most`` numbers each; ValueError, TypeError or KeyError for others."""
     observation, action = (_space_from_json(value[name], most) for name in ("observation", "action"))
     if not (np.isfinite(action.low).all() and np.isfinite(action.high).all() and (action.low < action.high).all()):
         raise ValueError("the bounds of actions")
@@ -257,9 +241,8 @@ def check_config(config: Any, source: Path, algorithm: str | None = None) -> Non
     if not isinstance(config, dict) or not {"format", "algorithm", "env", "hyperparameters"} <= set(config):
         raise InterpError(f"{source} does not describe a run. Restore it or train the run again.")
     if config["format"] != 1:
-        raise InterpError(
-            f"{source} has format {config['format']!r:.80}; this version reads format 1. Update interp-lib."
-        )
+        found = f"format {config['format']!r:.80}"
+        raise InterpError(f"{source} has {found}; this version reads format 1. Update interp-lib.")
     if algorithm is not None and config["algorithm"] != algorithm:
         raise InterpError(
             f"{source} holds a {config['algorithm']!s:.80} run, not {algorithm}. Load it with interp_lib.load_agent."
@@ -281,11 +264,7 @@ def is_count(value: Any) -> bool:
 
 
 def check_fits(task: str | None, observation_space: spaces.Space, action_space: spaces.Space, whose: str) -> None:
-    """Compare an agent's spaces with those of the task it names; an environment that is none of ours has any.
-
-    Raises:
-        InterpError: they differ.
-    """
+    """Refuse spaces that are not those of the task an agent names; an environment that is none of ours has any."""
     if task not in TASKS:
         return
     info = TASKS[task]

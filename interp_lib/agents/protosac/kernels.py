@@ -129,16 +129,11 @@ class Compiled:
     """A loss through torch.compile; as it is where compiling fails, which is said once.
 
     The gradient is compiled when it is first asked for, so the first call asks for it: later would be too late to turn
-    back. What that leaves in the parameters' ``grad`` is for an optimiser's ``zero_grad`` to clear.
-
-    Args:
-        function: what to compile.
-        loss: the scalar to differentiate in what it returns.
+    back. What that leaves in the parameters' ``grad`` is for an optimiser's ``zero_grad`` to clear. ``loss`` is the
+    scalar to differentiate in what ``function`` returns.
     """
 
-    def __init__(
-        self, function: Callable[..., Any], loss: Callable[[Any], torch.Tensor] = lambda result: result
-    ) -> None:
+    def __init__(self, function: Callable[..., Any], loss: Callable[[Any], torch.Tensor] = lambda result: result):
         self._plain, self._function = function, torch.compile(function, dynamic=False)
         self._loss, self._tried = loss, False
 
@@ -161,10 +156,10 @@ class Compiled:
 
 
 class Losses(NamedTuple):
-    """The two functions an update differentiates."""
+    """The two functions an update differentiates: critic_loss and actor_loss, or their twins."""
 
-    critic: Callable[..., torch.Tensor]  # as critic_loss
-    actor: Callable[..., ActorLoss]  # as actor_loss
+    critic: Callable[..., torch.Tensor]
+    actor: Callable[..., ActorLoss]
 
 
 EAGER = Losses(critic_loss, actor_loss)

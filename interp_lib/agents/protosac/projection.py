@@ -1,4 +1,4 @@
-"""Projection: make every prototype a state that was really seen (the "push" of ProtoPNet, section 2.2)."""
+"""Projection: make every prototype a state that was really seen (the "push" of ProtoPNet, section 2.2; methods 3.5)."""
 
 from __future__ import annotations
 
@@ -71,11 +71,8 @@ def _acting(actor: ProtoActor) -> Iterator[None]:
 @torch.no_grad()
 def encode_all(actor: ProtoActor, observations: np.ndarray, chunk: int = 2048) -> torch.Tensor:
     """Latents (n, d) of observations (n, *observation), computed in chunks."""
-    parts = [
-        actor.encode(torch.as_tensor(observations[i : i + chunk], device=actor.device))
-        for i in range(0, len(observations), chunk)
-    ]
-    return torch.cat(parts)
+    parts = torch.as_tensor(observations).split(chunk)
+    return torch.cat([actor.encode(part.to(actor.device)) for part in parts])
 
 
 def nearest_distinct(prototypes: torch.Tensor, latents: torch.Tensor) -> np.ndarray:

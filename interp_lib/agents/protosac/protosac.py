@@ -10,70 +10,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, ReplayBufferSamples
 
 from ...common.compute import has_cpp_compiler, prefers_onednn
 from ...common.errors import InterpError
-from .actor import NEEDS_BOX, POLICY_SETTINGS, ProtoActor, ProtoCnnPolicy, ProtoSACPolicy
+from .actor import NEEDS_BOX, POLICY_SETTINGS, ProtoCnnPolicy, ProtoSACPolicy
 from .base import RunFolderSAC
-from .checks import refuse_nan, refuse_nan_losses
+from .checks import refuse_nan_losses
 from .kernels import EAGER, Losses, compiled_losses
 from .losses import AuxiliaryWeights, draws_needed
-from .projection import Projection, distinct, latest_observations, place, project, replay_observations, spread
+from .projection import spread
+from .prototyped import PrototypedSAC
 from .settings import PROTOTYPE_DEFAULTS
 
-_IMITATED_STATES = 20_000  # of LunarLander about eighty episodes
 _COMPILING_PAYS = 100_000  # steps: some 2 ms saved in each against most of a minute
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Why a ProtoSAC policy acts as it does, for B observations.
-
-    Attributes:
-        weights: (B, K) float32, column k belongs to prototype k; rows sum to 1.
-        similarities: (B, K) float32, log((D + 1) / (D + ε)) of squared latent distances D.
-        prototype_ids: (B, K) int64, prototypes by falling weight: the first column leads.
-        component_means: (K, a) float32, each prototype's Gaussian mean before the squash.
-        component_stds: (K, a) float32, its standard deviation.
-        action: (B, *action) float32, the deterministic action in the environment's units and shape. With
-            ``mixture="blend"`` it is tanh(weights @ component_means), rescaled; with ``"gmm"`` the leading prototype's
-            own action.
-    """
-
-    weights: np.ndarray
-    similarities: np.ndarray
-    prototype_ids: np.ndarray
-    component_means: np.ndarray
-    component_stds: np.ndarray
-    action: np.ndarray
-
-
-@dataclass(frozen=True)
-class Prototypes:
-    """The K prototypes of a policy.
-
-    Attributes:
-        latents: (K, d) float32, of length 1.
-        observations: (K, *observation), the state each prototype was last projected on; None before that.
-        action_means: (K, a) float32, Gaussian means before the squash.
-        action_stds: (K, a) float32, standard deviations before the squash.
-        actions: (K, *action) float32, what each prototype does alone: tanh(action_means) in the environment's units.
-        projected: whether each prototype still is the encoding of its observation (training moves them on).
-    """
-
-    latents: np.ndarray
-    observations: np.ndarray | None
-    action_means: np.ndarray
-    action_stds: np.ndarray
-    actions: np.ndarray
-    projected: bool
 
 
 class SAC(RunFolderSAC):
@@ -89,7 +43,7 @@ class SAC(RunFolderSAC):
         )
 
 
-class ProtoSAC(RunFolderSAC):
+class ProtoSAC(PrototypedSAC):
     """Soft actor-critic that acts by comparing states with prototypes.
 
     What is not listed here is as in Stable-Baselines3's ``SAC``, with these exceptions:
@@ -104,13 +58,14 @@ class ProtoSAC(RunFolderSAC):
       call of ``train``, so that with ``gradient_steps=1`` it updates targets after each step.
     - Optimisers are fused where they can be.
 
+    Its own settings are keyword arguments (n_prototypes, latent_dim, temperature, mixture, cluster_weight,
+    coverage_weight, separation_weight, separation_margin, sharpness_weight, usage_weight, projection_interval,
+    projection_candidates): ``interp train protosac --help`` says what they are, and
+    :class:`~interp_lib.agents.protosac.settings.TaskSettings` has their defaults. ``tau`` stays SAC's own.
+
     Args:
         policy: ``"MlpPolicy"`` or ``"CnnPolicy"``.
         env: environment, VecEnv or Gymnasium id with Box observations and actions.
-        n_prototypes, latent_dim, temperature, mixture, cluster_weight, coverage_weight, separation_weight,
-            separation_margin, sharpness_weight, usage_weight, projection_interval, projection_candidates: as flags of
-            ``interp train protosac``, whose help says what they are; their defaults are those of
-            :class:`~interp_lib.agents.protosac.settings.TaskSettings` (``tau`` stays SAC's target update rate).
         final_projection: project at the end of ``learn``.
         imitation_epochs: of the final projection, in which encoder and Gaussians imitate the policy before it.
         compile: whether updates go through torch.compile, which takes most of a minute before the first; ``"auto"``:
@@ -127,11 +82,7 @@ class ProtoSAC(RunFolderSAC):
         *(name for name in PROTOTYPE_DEFAULTS if name != "projection_candidates"),
         *("final_projection", "imitation_epochs", "projection_candidates"),  # last in every config.json
     )
-    actor: ProtoActor  # type: ignore[assignment]  # SB3 annotates its own Actor, which this replaces
-    policy: ProtoSACPolicy
-    n_prototypes: int
     projection_interval: int
-    projection_candidates: int
 
     def __init__(
         self,
@@ -148,7 +99,6 @@ class ProtoSAC(RunFolderSAC):
         for name, default in PROTOTYPE_DEFAULTS.items():
             setattr(self, name, kwargs.pop(name, default))
         self.final_projection, self.imitation_epochs, self.compile = final_projection, imitation_epochs, compile
-        self._last_projection = 0
         self._chosen_losses: Losses | None = None
         if misplaced := set(kwargs.get("policy_kwargs") or {}) & set(POLICY_SETTINGS):
             name = sorted(misplaced)[0]
@@ -290,132 +240,3 @@ class ProtoSAC(RunFolderSAC):
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_chosen_losses"]
-
-    # Prototypes
-
-    def project(self, observations: np.ndarray | None = None, *, imitation_epochs: int = 0) -> Projection | None:
-        """Move each prototype onto the nearest state, no two onto the same one, and keep the policy what it was.
-
-        Args:
-            observations: states (n, *observation) to choose from and to imitate the policy in; None: a sample of the
-                replay buffer, and its latest states.
-            imitation_epochs: 0 refits the Gaussians; more train the encoder too (refit.py).
-
-        Returns:
-            What was chosen, how far prototypes moved and what it did to the policy; None if there are fewer different
-            states than prototypes.
-        """
-        if observations is None:
-            assert self.replay_buffer is not None
-            latest = latest_observations(self.replay_buffer, min(_IMITATED_STATES, self.projection_candidates))
-            candidates, visited = self._replay_states(), self._as_seen(latest)
-        else:
-            visited = np.asarray(observations)
-            candidates = distinct(visited)
-        self._last_projection = self.num_timesteps
-        if len(candidates) < self.n_prototypes:
-            return None
-        return project(self.actor, candidates, visited, imitation_epochs=imitation_epochs)
-
-    def place_prototypes(self, observations: np.ndarray, *, visited: np.ndarray | None = None) -> float:
-        """Put prototype k on ``observations[k]``: for controls such as random states (within :meth:`kept`).
-
-        Args:
-            observations: (K, *observation).
-            visited: states (m, *observation) on which the Gaussians are refitted to the policy as it was, as after a
-                projection; None: they stay.
-
-        Returns:
-            KL(policy before ‖ after), nats a decision, mean over ``visited``; NaN without them.
-
-        Raises:
-            InterpError: not K observations, or NaN among them.
-        """
-        refuse_nan(observations)
-        expected, given = tuple(self.actor.prototype_observations.shape), np.shape(observations)
-        if given != expected:
-            raise InterpError(f"observations have shape {given}; {expected} is needed, one a prototype.")
-        return place(self.actor, np.asarray(observations), visited)[1]
-
-    @contextmanager
-    def kept(self) -> Iterator[None]:
-        """After the context the actor is as it was before, whatever was placed or projected in it."""
-        state = {name: value.clone() for name, value in self.actor.state_dict().items()}
-        try:
-            yield
-        finally:
-            self.actor.load_state_dict(state)
-
-    @contextmanager
-    def free_prototypes(self) -> Iterator[None]:
-        """Within the context the policy acts as it did before the last projection: prototypes and Gaussians."""
-        with self.kept():
-            for free, parameter in self.actor.free_parameters():
-                parameter.data.copy_(free)
-            yield
-
-    @torch.no_grad()
-    def explain(self, observations: np.ndarray) -> Explanation:
-        """Say which prototypes the deterministic action comes from.
-
-        Args:
-            observations: (B, *observation), or one (*observation), which makes B = 1.
-
-        Raises:
-            InterpError: an observation holds NaN.
-        """
-        refuse_nan(observations)
-        self.policy.set_training_mode(False)
-        tensor, _ = self.policy.obs_to_tensor(observations)
-        comparison = self.actor.compare(tensor)
-        action = torch.tanh(self.actor.mix(comparison.weights).mode())
-        return Explanation(
-            weights=_numpy(comparison.weights),
-            similarities=_numpy(comparison.similarities),
-            prototype_ids=_numpy(comparison.weights.argsort(dim=1, descending=True, stable=True)),
-            component_means=_numpy(self.actor.means),
-            component_stds=_numpy(self.actor.stds()),
-            action=self._in_units(_numpy(action)),
-        )
-
-    @torch.no_grad()
-    def encode(self, observations: np.ndarray) -> np.ndarray:
-        """Latents (B, d) float32 of observations (B, *observation)."""
-        refuse_nan(observations)
-        self.policy.set_training_mode(False)
-        return _numpy(self.actor.encode(self.policy.obs_to_tensor(observations)[0]))
-
-    @property
-    def prototypes(self) -> Prototypes:
-        """The prototypes as arrays (copies)."""
-        means = _numpy(self.actor.means)
-        return Prototypes(
-            latents=_numpy(self.actor.unit_prototypes()),
-            observations=_numpy(self.actor.prototype_observations) if self.actor.observed else None,
-            action_means=means,
-            action_stds=_numpy(self.actor.stds()),
-            actions=self._in_units(np.tanh(means)),
-            projected=bool(self.actor.projected),
-        )
-
-    def _in_units(self, actions: np.ndarray) -> np.ndarray:
-        """Actions (B, a) in [−1, 1] in the environment's units and shape, (B, *action)."""
-        return self.policy.unscale_action(actions.reshape(-1, *(self.action_space.shape or ())))
-
-    def _replay_states(self) -> np.ndarray:
-        """Different states (n, *observation) from the replay buffer, as the policy sees them."""
-        assert self.replay_buffer is not None
-        return self._as_seen(replay_observations(self.replay_buffer, self.projection_candidates, self._numpy_rng()))
-
-    def _as_seen(self, states: np.ndarray) -> np.ndarray:
-        # The buffer keeps the environment's own observations; under VecNormalize the policy sees others.
-        return states if self._vec_normalize_env is None else np.asarray(self._vec_normalize_env.normalize_obs(states))
-
-    @staticmethod
-    def _numpy_rng() -> np.random.Generator:
-        # Follows SB3's seeding, which is that of numpy's global generator.
-        return np.random.default_rng(np.random.randint(2**31))
-
-
-def _numpy(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().cpu().numpy().copy()

@@ -39,12 +39,10 @@ class Decisions(NamedTuple):
 @torch.no_grad()
 def decisions(actor: ProtoActor, observations: torch.Tensor) -> Decisions:
     """Record what ``actor`` does at observations (m, *observation), to be imitated later."""
-    features = torch.cat(
-        [actor.extract_features(part.to(actor.device), actor.features_extractor) for part in observations.split(_CHUNK)]
-    )
-    return Decisions(
-        features, _weights(actor, features), actor.means.detach().clone(), actor.stds().detach(), actor.mixture
-    )
+    parts = (part.to(actor.device) for part in observations.split(_CHUNK))
+    features = torch.cat([actor.extract_features(part, actor.features_extractor) for part in parts])
+    means, stds = actor.means.detach().clone(), actor.stds().detach()
+    return Decisions(features, _weights(actor, features), means, stds, actor.mixture)
 
 
 @torch.no_grad()
@@ -82,12 +80,7 @@ def refit_gaussians(actor: ProtoActor, before: Decisions, *, steps: int = 100) -
 
 @torch.no_grad()
 def imitate(
-    actor: ProtoActor,
-    before: Decisions,
-    *,
-    epochs: int = 50,
-    batch_size: int = 1024,
-    learning_rate: float = 1e-3,
+    actor: ProtoActor, before: Decisions, *, epochs: int = 50, batch_size: int = 1024, learning_rate: float = 1e-3
 ) -> None:
     """Train encoder and Gaussians by Adam to make KL(before ‖ actor) small; prototypes follow their observations.
 

@@ -197,11 +197,7 @@ def _likes(agent: SAC | ProtoSAC) -> dict[str, torch.Tensor]:
 
 
 def _load_tensors(agent: SAC | ProtoSAC, tensors: dict[str, torch.Tensor]) -> None:
-    """The reverse of :func:`_tensors`.
-
-    Raises:
-        ValueError: names, shapes or types are not those of this agent.
-    """
+    """The reverse of :func:`_tensors`; ValueError where names, shapes or types are not those of this agent."""
     likes = _likes(agent)
     for name in (*(name for name in likes if ".optimizer." not in name), *tensors):
         if name not in likes:
