@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from ..agents.sppo.play import Episode
-from ..common.graphs import CUT, END, NOTHING, transitions_between
-from ..common.statistics import columns, group_sums, ratio_interval
+from ..common.graphs import CUT, END, transitions_between
+from ..common.statistics import NOTHING, columns, group_sums, ratio_interval
 from .skills import successful
 from .states import StateSet, stretches
 

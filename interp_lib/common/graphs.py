@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from .labels import covered, percent
-from .statistics import Interval, columns, group_sums, ratio_interval
+from .statistics import NOTHING, columns, group_sums, ratio_interval
 from .style import INK, cluster_color
 
 if TYPE_CHECKING:
@@ -43,9 +43,6 @@ def transitions_between(found: pd.DataFrame, groups: int) -> pd.DataFrame:
             rows.append({"cluster": k, "next": following, "count": len(moves), **columns("probability", interval)})
     table = pd.DataFrame(rows, columns=["cluster", "next", "count", *columns("probability", NOTHING)])
     return table.astype({"cluster": int, "next": int, "count": int}).set_index(["cluster", "next"])
-
-
-NOTHING = Interval(np.nan, np.nan, np.nan)
 
 
 LEAST_PROBABILITY = 0.1

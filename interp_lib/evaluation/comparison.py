@@ -14,7 +14,6 @@ from ..common.errors import InterpError
 from ..common.statistics import (
     Interval,
     Scores,
-    between,
     columns,
     interquartile_mean,
     mean_score,
@@ -112,7 +111,7 @@ class Comparison:
                 {"agent": ALGORITHMS[algorithm].title, **columns("IQM", interquartile_mean(scores, unit=self.unit))}
                 | columns("mean", mean_score(scores, unit=self.unit))
                 | columns(f"P(> {ALGORITHMS[self.baseline].title})", p)
-                | {"tasks": len(scores.task_names), "runs": len(scores.tasks), "episodes a run": self.episodes}
+                | {"tasks": len(scores.runs), "runs": len(scores.tasks), "episodes a run": self.episodes}
             )
         return pd.DataFrame(rows).set_index("agent")
 
@@ -246,6 +245,17 @@ def _normalised_returns(
     scale = (float(random.mean()), top)
     returns = {a: [between(values["eval"], *scale) for values in of_runs] for a, of_runs in known.items()}
     return returns, between(random, *scale)
+
+
+def between(returns: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Returns on a scale of two policies: 0 at the mean return ``low`` of one, 1 at ``high`` of the other.
+
+    Raises:
+        InterpError: the second is no better than the first, so there is no scale.
+    """
+    if not high > low:
+        raise InterpError(f"no scale from {low:.2f} to {high:.2f}: the reference is no better than its zero.")
+    return (np.asarray(returns, np.float64) - low) / (high - low)
 
 
 def _count(n: int, noun: str) -> str:

@@ -6,8 +6,6 @@ import pytest
 from interp_lib import InterpError
 from interp_lib.common.statistics import (
     Scores,
-    _rliable,
-    between,
     interquartile_mean,
     mean_difference,
     mean_score,
@@ -92,11 +90,36 @@ def test_probability_of_improvement():
         probability_of_improvement(noisy([0, 5]), noisy([0]))
 
 
+def rliables(scores, statistic):
+    """rliable's value and interval, (3, K), of scores (R, M) or of a pair of such; it draws from NumPy's dice."""
+    from rliable import library
+
+    state = np.random.get_state()
+    np.random.seed(0)
+    values, intervals = library.get_interval_estimates({"": scores}, statistic, reps=50)
+    np.random.set_state(state)
+    return np.vstack([values[""], intervals[""]])
+
+
 def test_it_is_rliables_own_number_and_repeatable():
-    _, metrics = _rliable()
-    ours, theirs = noisy([0, 5, 2]), noisy([0.5, 4, 2], seed=1)
-    overall, _ = probability_of_improvement(ours, theirs, resamples=50)
-    assert overall.mean == pytest.approx(metrics.probability_of_improvement(ours.episodes, theirs.episodes))
+    from rliable import library, metrics
+
+    ours, theirs = noisy([0, 5, 2, 3], runs=5), noisy([0.5, 4, 2, 3], runs=5, seed=1)
+    runs = ours.matrix("runs"), theirs.matrix("runs")
+    for measure, statistic in ((interquartile_mean, metrics.aggregate_iqm), (mean_score, metrics.aggregate_mean)):
+        expected = rliables(runs[0], lambda x, statistic=statistic: np.array([statistic(x)]))[:, 0]
+        np.testing.assert_array_equal(measure(ours, resamples=50), expected)
+    thresholds = np.array([-1, 0, 0.5, runs[0][0, 1], 5])
+    expected = rliables(runs[0], lambda x: library.score_distributions(x, thresholds))
+    np.testing.assert_array_equal(performance_profile(ours, thresholds, resamples=50), expected)
+    expected = rliables(list(runs), lambda x, y: np.array([metrics.probability_of_improvement(x, y)]))[:, 0]
+    np.testing.assert_array_equal(probability_of_improvement(ours, theirs, resamples=50)[0], expected)
+    # Episodes within runs, of which rliable knows nothing, and rounded ones, many of which tie.
+    ours, theirs = (Scores.of({"a": [s.episodes[:, 0].round()]}) for s in (ours, theirs))
+    expected = rliables(
+        [ours.episodes, theirs.episodes], lambda x, y: np.array([metrics.probability_of_improvement(x, y)])
+    )[:, 0]
+    np.testing.assert_array_equal(probability_of_improvement(ours, theirs, resamples=50)[0], expected)
     state = np.random.get_state()[1].copy()
     assert interquartile_mean(ours) == interquartile_mean(ours)
     np.testing.assert_array_equal(np.random.get_state()[1], state)
@@ -109,12 +132,9 @@ def test_runs_enter_with_equally_many_episodes():
             Scores.of(none)
 
 
-def test_differences_and_scales():
+def test_differences():
     gap = mean_difference(np.array([3.0, 5.0]), np.array([1.0, 1.0, 1.0]))
     assert gap == (3.0, 2.0, 4.0)
-    assert between(np.array([-10.0, 0, 10]), -10, 10).tolist() == [0, 0.5, 1]
-    with pytest.raises(InterpError, match="no scale"):
-        between(np.zeros(2), 1.0, 1.0)
 
 
 def score(game, mode):

@@ -12,7 +12,7 @@ import pytest
 from interp_lib import InterpError
 from interp_lib.common.outputs import Outputs, saved_outputs
 from interp_lib.common.statistics import bootstrap_mean
-from interp_lib.evaluation.comparison import compare, pair_runs
+from interp_lib.evaluation.comparison import between, compare, pair_runs
 from interp_lib.evaluation.figures import plot_comparison, plot_levels, plot_published, plot_restricted
 from interp_lib.evaluation.levels import (
     Evaluations,
@@ -249,3 +249,9 @@ def test_damage_is_not_passed_over(folder, evaluations):
     (run.path / "returns.csv").write_text("eval,random\n1,2\n")
     with pytest.raises(InterpError, match="was altered"):
         paper_table([run], evaluations)
+
+
+def test_scale_of_two_policies():
+    assert between(np.array([-10.0, 0, 10]), -10, 10).tolist() == [0, 0.5, 1]
+    with pytest.raises(InterpError, match="no scale"):
+        between(np.zeros(2), 1.0, 1.0)
