@@ -7,7 +7,6 @@ are ignored and D throws a key.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 
 import numpy as np
 
@@ -21,17 +20,15 @@ ACTION_NAMES: tuple[str, ...] = (
 )  # fmt: skip
 
 
-def _effects(game: str) -> Mapping[str, tuple[int, ...]]:
-    named = {effect: set(map(ACTION_NAMES.index, names.split())) for effect, names in GAMES[game].effects.items()}
+def _numbers(effects: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
+    named = {effect: set(map(ACTION_NAMES.index, names.split())) for effect, names in effects.items()}
     idle = set(range(NUM_ACTIONS)).difference(*named.values())
     noop = ACTION_NAMES.index("noop")
-    return MappingProxyType(
-        {effect: tuple(sorted(actions | (idle if noop in actions else set()))) for effect, actions in named.items()}
-    )
+    return {effect: tuple(sorted(actions | idle if noop in actions else actions)) for effect, actions in named.items()}
 
 
 #: Game → effect, in the order they are shown in → the actions that have it. Every action stands in exactly one effect.
-ACTION_EFFECTS: Mapping[str, Mapping[str, tuple[int, ...]]] = MappingProxyType({g: _effects(g) for g in GAMES})
+ACTION_EFFECTS: Mapping[str, Mapping[str, tuple[int, ...]]] = {g: _numbers(game.effects) for g, game in GAMES.items()}
 
 
 def effect_of(game: str, action: int) -> str:

@@ -168,7 +168,7 @@ def image_observation(observation: np.ndarray, side: int) -> np.ndarray:
 
 
 def state_bars(
-    observations: np.ndarray, names: Sequence[str], size: tuple[int, int], *, reference: np.ndarray | None = None
+    observations: np.ndarray, names: Sequence[str], size: tuple[int, int], *, reference: np.ndarray
 ) -> np.ndarray:
     """Draw states as bars, one a number: how far it is from its usual value, in standard deviations (±3 at the rims).
 
@@ -176,12 +176,12 @@ def state_bars(
         observations: (N, n).
         names: what the n numbers measure.
         size: (width, height) in pixels.
-        reference: observations (M, n) that say what is usual; None: ``observations``.
+        reference: observations (M, n) that say what is usual.
 
     Returns:
         uint8 (N, height, width, 3). Only the first 24 numbers are drawn.
     """
-    reference = np.asarray(observations if reference is None else reference, dtype=np.float64)
+    reference = np.asarray(reference, dtype=np.float64)
     center, spread = reference.mean(0), reference.std(0)
     scores = (np.asarray(observations, dtype=np.float64) - center) / np.where(spread > 1e-8, spread, 1.0)
     width, height = size

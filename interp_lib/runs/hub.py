@@ -80,10 +80,9 @@ def pull(
     """Bring released runs from a repository to ``folder``; each is there as a whole and verified, or not at all.
 
     Args:
-        repo: ``USER/NAME`` of a model repository; or a folder.
+        repo, replace: as in :func:`push`.
         names: runs; none for all that the repository has.
         revision: branch, tag or commit (default: the newest state of the main branch).
-        replace: also where ``folder`` has a different run of the same name.
         say: is called with one line a run, and one about files that were left out.
 
     Returns:

@@ -41,11 +41,8 @@ def release_run(
     try:
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
-        for name in RELEASED_FILES:
+        for name in (*RELEASED_FILES, *(note for note in NOTES if (run.path / note).exists())):
             shutil.copyfile(run.path / name, fresh / name)
-        for name in NOTES:
-            if (run.path / name).exists():
-                shutil.copyfile(run.path / name, fresh / name)
         released = list(RELEASED_FILES)
         if returns:
             columns = {side: pd.Series(np.asarray(values, np.float64)) for side, values in returns.items()}

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from interp_lib import InterpError
+from interp_lib.agents.sppo.config import PPOConfig
 from interp_lib.envs.actions import ACTION_NAMES, NUM_ACTIONS
 from interp_lib.envs.games import GAMES
 from interp_lib.envs.names import PROCGEN_GAMES, continuous_task, procgen_game
@@ -29,6 +30,14 @@ def test_levels_come_from_the_range_asked_for():
         env.step(rng.integers(0, NUM_ACTIONS, 16))
         seen |= set(env.level_seeds)
     assert seen == {100, 101, 102}
+
+
+def test_every_setting_of_the_levels_is_an_option_of_training_with_the_same_default():
+    assert Levels.seen(PPOConfig()) == Levels()
+    few = PPOConfig(num_levels=10, start_level=7, distribution_mode="hard")
+    assert Levels.unseen(few) == Levels("hard", num_levels=100_000, start_level=200_007)
+    env = ProcgenVec("coinrun", 1, Levels.seen(few).only(8))
+    assert env.level_seeds.tolist() == [8] and env.levels.end == 9
 
 
 def test_a_restored_state_continues_identically():
