@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from .mixtures import choice_gradient
 
 if TYPE_CHECKING:
+    from stable_baselines3.common.type_aliases import ReplayBufferSamples
+
     from .actor import Comparison, ProtoSACPolicy
 
 
@@ -89,21 +91,17 @@ class ActorLoss(NamedTuple):
 
 def critic_loss(
     policy: ProtoSACPolicy,
-    observations: torch.Tensor,
-    actions: torch.Tensor,
-    next_observations: torch.Tensor,
-    rewards: torch.Tensor,
-    dones: torch.Tensor,
+    batch: ReplayBufferSamples,
     discounts: torch.Tensor | float,
     ent_coef: torch.Tensor,
     noise: torch.Tensor,
 ) -> torch.Tensor:
     """L_critic of B transitions; rewards, dones and discounts are (B, 1), the next actions' noise (B, a)."""
     with torch.no_grad():
-        next_actions, next_log_prob = policy.actor.action_log_prob(next_observations, noise)
-        next_q = torch.cat(policy.critic_target(next_observations, next_actions), 1).amin(1, keepdim=True)
-        target = rewards + (1 - dones) * discounts * (next_q - ent_coef * next_log_prob.unsqueeze(1))
-    each = [F.mse_loss(q, target) for q in policy.critic(observations, actions)]
+        next_actions, next_log_prob = policy.actor.action_log_prob(batch.next_observations, noise)
+        next_q = torch.cat(policy.critic_target(batch.next_observations, next_actions), 1).amin(1, keepdim=True)
+        target = batch.rewards + (1 - batch.dones) * discounts * (next_q - ent_coef * next_log_prob.unsqueeze(1))
+    each = [F.mse_loss(q, target) for q in policy.critic(batch.observations, batch.actions)]
     return 0.5 * sum(each[1:], start=each[0])
 
 

@@ -37,10 +37,8 @@ class SAC(RunFolderSAC):
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         super().train(gradient_steps, batch_size)
-        recorded = self.logger.name_to_value
-        refuse_nan_losses(
-            {name: recorded[f"train/{name}"] for name in ("actor_loss", "critic_loss")}, self.num_timesteps
-        )
+        losses = {name: self.logger.name_to_value[f"train/{name}"] for name in ("actor_loss", "critic_loss")}
+        refuse_nan_losses(losses, self.num_timesteps)
 
 
 class ProtoSAC(PrototypedSAC):
@@ -194,10 +192,7 @@ class ProtoSAC(PrototypedSAC):
         # Drawn here, in SB3's order, so that compiled or not the same numbers are used.
         noise = torch.randn((draws_needed(self.policy), *batch.actions.shape), device=self.device)
         next_noise = torch.randn_like(batch.actions)
-        loss = self._losses.critic(
-            self.policy, batch.observations, batch.actions, batch.next_observations, batch.rewards, batch.dones,
-            discounts, ent_coef, next_noise,
-        )  # fmt: skip
+        loss = self._losses.critic(self.policy, batch, discounts, ent_coef, next_noise)
         self.critic.optimizer.zero_grad()
         loss.backward()
         self.critic.optimizer.step()
