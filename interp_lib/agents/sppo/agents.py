@@ -101,14 +101,12 @@ class PPO:
         obs = np.asarray(obs)
         if obs.ndim != 4 or obs.shape[1:] != OBSERVATION_SHAPE or obs.dtype != np.uint8:
             raise InterpError(f"observations must be uint8 (n, 64, 64, 3), not {obs.dtype} {obs.shape}.")
-        parts = [self.network(torch.from_numpy(part).to(self.device)) for part in _batches(obs, batch_size)]
-
-        def join(name: str) -> np.ndarray:
-            return torch.cat([getattr(part, name) for part in parts]).float().cpu().numpy()
-
-        has_clusters = parts[0].code is not None
-        fdr, code = (join("fdr"), join("code").astype(np.int64)) if has_clusters else (None, None)
-        return Embedding(join("logits"), join("value"), join("feature"), fdr, code)
+        starts = range(0, max(len(obs), 1), batch_size)
+        batches = (np.ascontiguousarray(obs[start : start + batch_size]) for start in starts)
+        parts = [self.network(torch.from_numpy(batch).to(self.device))[: len(Embedding._fields)] for batch in batches]
+        columns = zip(*parts, strict=True)
+        joined: list[Any] = [None if column[0] is None else torch.cat(column).cpu().numpy() for column in columns]
+        return Embedding(*joined)
 
     # -- learning -------------------------------------------------------------------------------------------------
 
@@ -197,7 +195,7 @@ class PPO:
             InterpError: another one differs from the run's, or is none.
         """
         wanted = self.config.from_dict({**dataclasses.asdict(self.config), **options})
-        changed = [f for f in dataclasses.fields(wanted) if getattr(wanted, f.name) != getattr(self.config, f.name)]
+        changed = self.config.differences(wanted)
         fixed = [f"{f.name} is {getattr(self.config, f.name)}" for f in changed if not changeable(f)]
         if fixed:
             raise InterpError(
@@ -276,7 +274,3 @@ class SPPO(PPO):
     algorithm: ClassVar[str] = "sppo"
     config_class: ClassVar[type[PPOConfig]] = SPPOConfig
     config: SPPOConfig
-
-
-def _batches(obs: np.ndarray, size: int) -> list[np.ndarray]:
-    return [np.ascontiguousarray(obs[i : i + size]) for i in range(0, len(obs), size)] or [obs]

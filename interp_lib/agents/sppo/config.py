@@ -95,6 +95,10 @@ class PPOConfig:
         """Environment steps of one rollout."""
         return self.num_envs * self.num_steps
 
+    def differences(self, other: PPOConfig) -> list[Field[Any]]:
+        """The fields in which ``other`` has other values."""
+        return [f for f in fields(self) if getattr(self, f.name) != getattr(other, f.name)]
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> PPOConfig:
         """Build from a run's config.json.

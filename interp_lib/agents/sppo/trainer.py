@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -236,7 +236,7 @@ class Trainer:
             raise InterpError(f"this run has {workers} worker(s), not {self.workers.size}. Resume it {how}.")
         check_state(state, self.state_dict(), list(self.network.parameters()))
         config = self.config.from_dict(state.get("config", asdict(self.config)))
-        if any(getattr(config, f.name) != getattr(self.config, f.name) for f in fields(config) if not changeable(f)):
+        if not all(changeable(f) for f in self.config.differences(config)):
             raise ValueError("it is of a run with other hyper-parameters")
         own_states = [part.numpy().tobytes() for part in state["env"][self.own_envs]]
         if not sealed and not can_restore(self.config.env, Levels.seen(self.config), own_states):
@@ -290,10 +290,6 @@ class Trainer:
         self.env.close()
         self.env = self._make_env(self._own_seed(self.config.seed + self.updates))  # nor the levels
         self.obs = self.env.observation
-
-    def close(self) -> None:
-        """Free the environments."""
-        self.env.close()
 
 
 def _device_of(state: dict[str, Any]) -> str:
