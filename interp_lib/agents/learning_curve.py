@@ -32,8 +32,7 @@ class ProgressLog:
     """
 
     def __init__(self, path: Path, columns: Sequence[str], *, tensorboard: bool = False) -> None:
-        self.path, self.columns = path, tuple(columns)
-        self.tensorboard = tensorboard
+        self.path, self.columns, self.tensorboard = path, tuple(columns), tensorboard
         self._board: Any = None
 
     def start(self, keep_through: int, gap: int | None = None) -> None:
@@ -101,12 +100,7 @@ def read_progress(run_dir: Path | str) -> pd.DataFrame:
         raise InterpError(f"{path} holds no rows. Restore it or train the run again.")
     if "eprewmean" not in rows[0]:
         raise InterpError(f"{path} lacks the columns total_timesteps and eprewmean. Is this a run folder?")
-    table = io.StringIO(newline="")
-    writer = csv.DictWriter(table, rows[0].keys())
-    writer.writeheader()
-    writer.writerows(rows)
-    table.seek(0)
-    return pd.read_csv(table)
+    return pd.read_csv(io.StringIO(pd.DataFrame(rows).to_csv(index=False)))  # which finds each column's type
 
 
 def _rows_of(path: Path, through: int | None = None) -> list[dict[str, str]]:
