@@ -58,10 +58,10 @@ def _run_embed(args: argparse.Namespace) -> None:
     from ..clusters.states import collect_states
     from ..runs.folder import load_agent
 
-    run, outputs = _run_outputs(args)
+    run, outputs = _run_outputs(args, "clusters")
     path = outputs.folder / run.name / "states.h5"
     agent = load_agent(run.path)
-    descriptions = read_descriptions(run.path, getattr(agent.config, "num_codes", 0))  # before it takes minutes
+    descriptions = read_descriptions(run.path, agent.config.num_codes)  # before it takes minutes
     states = collect_states(agent, path, steps=args.steps, seed=args.seed, reuse=True)
     draw_spaces(states, outputs, [run.path], tsne_states=args.tsne_states)
     save_cluster_outputs(agent, states, outputs, [run.path], descriptions)
@@ -84,9 +84,9 @@ def _run_videos(args: argparse.Namespace) -> None:
     from ..clusters.outputs import play_for_videos, save_skill_videos
     from ..runs.folder import load_agent
 
-    run, outputs = _run_outputs(args)
+    run, outputs = _run_outputs(args, "clusters")
     agent = load_agent(run.path)
-    descriptions = read_descriptions(run.path, getattr(agent.config, "num_codes", 0))
+    descriptions = read_descriptions(run.path, agent.config.num_codes)
     episodes = play_for_videos(agent, args.episodes, max_frames=args.frames, max_steps=args.max_steps, seed=args.seed)
     report = save_skill_videos(agent, outputs, [run.path], episodes, max_frames=args.frames, descriptions=descriptions)
     print(report.to_string())
@@ -152,9 +152,7 @@ def add_prototypes(commands: Any) -> None:
 def _run_prototypes(args: argparse.Namespace) -> None:
     from ..runs.folder import load_agent
 
-    run, outputs = _run_outputs(args)
-    if run.record.explains != "prototypes":
-        raise InterpError(f"{run.path} holds a {run.algorithm} run, which has no prototypes. Choose a protosac run.")
+    run, outputs = _run_outputs(args, "prototypes")
     from ..prototypes.outputs import save_prototype_outputs
 
     save_prototype_outputs(load_agent(run.path), run, outputs, episodes=args.episodes, seed=args.seed)
@@ -171,12 +169,22 @@ def _looking_at(commands: Any, name: str, help: str, run: Any, example_run: str)
     return parser
 
 
-def _run_outputs(args: argparse.Namespace) -> tuple[Any, Any]:
-    """The run of a command, and the place for its outputs."""
+def _run_outputs(args: argparse.Namespace, explains: str) -> tuple[Any, Any]:
+    """The run of a command, and the place for its outputs.
+
+    Raises:
+        InterpError: the algorithm of the run does not explain itself by ``explains``.
+    """
+    from ..agents.registry import ALGORITHMS
     from ..common.outputs import Outputs
     from ..common.style import use_style
     from ..runs.folder import read_run
 
     run = read_run(args.run_dir)
+    if run.record.explains != explains:
+        whose = next(record for record in ALGORITHMS.values() if record.explains == explains)
+        raise InterpError(
+            f"{run.path} holds a {run.algorithm} run, which has no {explains}. Choose a run of {whose.title}."
+        )
     use_style()
     return run, Outputs(args.out, run.name)

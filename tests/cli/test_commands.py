@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import ROOT
 
 from interp_lib.cli import build_parser, main
 
@@ -112,7 +113,7 @@ def test_train_resume_and_evaluate(tmp_path, capsys):
     assert "must be positive" in run(capsys, "evaluate", run_dir, "--episodes", "0")[2]
 
 
-def test_embed_and_videos_leave_pictures(tiny_sppo, tiny_ppo, tmp_path, capsys):
+def test_embed_and_videos_leave_pictures(tiny_sppo, tmp_path, capsys):
     status, out, _ = run(capsys, "embed", tiny_sppo, "--steps", "8", "--tsne-states", "200", "--out", tmp_path)
     assert status == 0
     folder = tmp_path / tiny_sppo.name
@@ -123,9 +124,24 @@ def test_embed_and_videos_leave_pictures(tiny_sppo, tiny_ppo, tmp_path, capsys):
         capsys, "videos", tiny_sppo, "--episodes", "2", "--frames", "20", "--max-steps", "9", "--out", tmp_path
     )
     assert status == 0 and list(folder.glob("skill_*.mp4"))
-    for command in ("embed", "videos"):
-        status, _, err = run(capsys, command, tiny_ppo, "--out", tmp_path)
-        assert status == 2 and "no clusters" in err
+
+
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [
+        ("embed", ["ppo-ninja-s2021", "sac-pendulum-s0", "protosac-pendulum-s0"]),
+        ("videos", ["ppo-ninja-s2021", "sac-pendulum-s0", "protosac-pendulum-s0"]),
+        ("prototypes", ["ppo-ninja-s2021", "sppo-ninja-s2021", "sac-pendulum-s0"]),
+        ("browse", ["ppo-ninja-s2021", "sac-pendulum-s0"]),
+    ],
+)
+def test_a_run_that_explains_itself_otherwise_is_refused_in_one_line(command, names, tmp_path, capsys):
+    where = ["--export", tmp_path / "page.html"] if command == "browse" else ["--out", tmp_path]
+    for name in names:
+        status, _, err = run(capsys, command, ROOT / "checkpoints" / name, *where)
+        assert status == 2 and len(err.splitlines()) == 1, (name, err)
+        assert "no clusters" in err or "no prototypes" in err, (name, err)
+    assert not any(tmp_path.iterdir())
 
 
 def test_importing_the_command_is_quick():

@@ -214,6 +214,7 @@ AWAY = {
     "folders": {name: "/proc/none" for name in ("MPLCONFIGDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "IPYTHONDIR")},
     "libraries": {"MPLBACKEND": "TkAgg", "MATPLOTLIBRC": "/etc/hostname", "OMP_NUM_THREADS": "many",
                   "PYTHONHASHSEED": "7", "HDF5_USE_FILE_LOCKING": "TRUE"},
+    "warnings": {"PYTHONWARNINGS": "error::UserWarning", "JUPYTER_PATH": "/proc/none", "IPYTHON_DIR": "/proc/none"},
     "display": {"DISPLAY": ":99", "WAYLAND_DISPLAY": "none"},
     "locale": {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PYTHONIOENCODING": "latin-1"},
 }  # fmt: skip
@@ -248,3 +249,28 @@ def test_a_user_without_a_name(tmp_path):
     done = interp("evaluate", tmp_path / PENDULUM.name, "--episodes", "1", before=become, cwd=tmp_path,
                   env={"HOME": None, "USER": None, "LOGNAME": None})  # fmt: skip
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+
+
+def outputs_of(folder, *arguments, env):
+    """What a command leaves in ``folder``, but the notes that say when and where it was made."""
+    done = interp(*arguments, "--out", folder, cwd=folder, env={"OMP_NUM_THREADS": None, **env})
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert not any(word in done.stderr for word in ("Warning", "GLFW", "X11", "MESA", "ALSA")), done.stderr
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix != ".json" and path.name not in ("matplotlibrc", "states.h5")
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [("prototypes", PENDULUM, "--episodes", 1), ("embed", RUN, "--steps", 40)])
+def test_what_surrounds_a_command_changes_no_byte_of_what_it_makes(command, tmp_path):
+    for name in ("here", "away"):
+        (tmp_path / name).mkdir()
+    undisturbed = outputs_of(tmp_path / "here", *command, env={})
+    (tmp_path / "away" / "matplotlibrc").write_text("font.size: 30\naxes.facecolor: red\n")
+    env = {name: value for variables in AWAY.values() for name, value in variables.items()}
+    disturbed = outputs_of(tmp_path / "away", *command, env=env)
+    assert len(undisturbed) > 3 and disturbed.keys() == undisturbed.keys()
+    assert [name for name, data in disturbed.items() if data != undisturbed[name]] == []
