@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,6 +13,7 @@ import pandas as pd
 from ..agents.registry import ALGORITHMS
 from ..common.errors import InterpError
 from ..common.statistics import (
+    NOTHING,
     Interval,
     Scores,
     columns,
@@ -42,27 +44,21 @@ def pair_runs(runs: Iterable[Run], baseline: str, other: str) -> list[Pairing]:
     Those of the largest number of steps that both have; where they have none in common, the longest run of each
     (then ``equal`` is False, and no difference between them is one of methods).
     """
-    by_task: dict[str, dict[str, list[Run]]] = {}
-    for run in runs:
-        by_task.setdefault(run.env, {}).setdefault(run.algorithm, []).append(run)
-    pairings = []
-    for task, found in sorted(by_task.items()):
-        if not (baseline in found and other in found):
+    runs, pairings = list(runs), []
+    for task in sorted({run.env for run in runs}):
+        found = {a: [run for run in runs if (run.env, run.algorithm) == (task, a)] for a in (baseline, other)}
+        if not all(found.values()):
             continue
-        chosen = {}
-        for steps in sorted({run.timesteps for run in found[baseline]}, reverse=True):
-            near = {a: [r for r in found[a] if same_steps(r.timesteps, steps)] for a in (baseline, other)}
-            if all(near.values()):
-                chosen = near
-                break
-        equal = bool(chosen)
-        longest = {a: [max(found[a], key=lambda run: run.timesteps)] for a in (baseline, other)}
-        pairings.append(Pairing(task, chosen or longest, equal))
+        budgets = sorted({run.timesteps for run in found[baseline]}, reverse=True)
+        near = [{a: [r for r in of_a if same_steps(r.timesteps, n)] for a, of_a in found.items()} for n in budgets]
+        equal = next((chosen for chosen in near if all(chosen.values())), None)
+        longest = {a: [max(of_a, key=lambda run: run.timesteps)] for a, of_a in found.items()}
+        pairings.append(Pairing(task, equal or longest, equal is not None))
     return pairings
 
 
 @dataclass(frozen=True)
-class Comparison:
+class AlgorithmComparison:
     """Two algorithms over tasks.
 
     Attributes:
@@ -103,17 +99,15 @@ class Comparison:
 
         Columns of intervals are ``name``, ``name low`` and ``name high``.
         """
-        rows = []
-        for algorithm in (self.baseline, self.other):
+        rows = {}
+        for algorithm, p in ((self.baseline, NOTHING), (self.other, self.improvement[0])):
             scores = self.scores[algorithm]
-            p = self.improvement[0] if algorithm == self.other else Interval(np.nan, np.nan, np.nan)
-            rows.append(
-                {"agent": ALGORITHMS[algorithm].title, **columns("IQM", interquartile_mean(scores, unit=self.unit))}
-                | columns("mean", mean_score(scores, unit=self.unit))
-                | columns(f"P(> {ALGORITHMS[self.baseline].title})", p)
-                | {"tasks": len(scores.runs), "runs": len(scores.tasks), "episodes a run": self.episodes}
-            )
-        return pd.DataFrame(rows).set_index("agent")
+            row = columns("IQM", interquartile_mean(scores, unit=self.unit))
+            row |= columns("mean", mean_score(scores, unit=self.unit))
+            row |= columns(f"P(> {ALGORITHMS[self.baseline].title})", p)
+            row |= {"tasks": len(scores.runs), "runs": len(scores.tasks), "episodes a run": self.episodes}
+            rows[ALGORITHMS[algorithm].title] = row
+        return pd.DataFrame(rows.values(), pd.Index(rows, name="agent"))
 
     def profiles(self, thresholds: np.ndarray) -> dict[str, np.ndarray]:
         """Performance profile of each algorithm, (3, T): share above each threshold, and its 95% interval."""
@@ -134,14 +128,12 @@ class Comparison:
 
     def rests_on(self) -> str:
         """What was measured and what the intervals cover, for captions."""
-        if self.unit == "runs":
-            return (
-                f"{self.size()}. 95% intervals: stratified bootstrap of runs within tasks; training seeds are covered"
+        resampled = "runs within tasks; training seeds are covered"
+        if self.unit == "episodes":
+            resampled = (
+                "episodes within runs, about these very agents; the spread between training seeds is not in them"
             )
-        return (
-            f"{self.size()}. 95% intervals: stratified bootstrap of episodes within runs, about these very agents; the "
-            "spread between training seeds is not in them"
-        )
+        return f"{self.size()}. 95% intervals: stratified bootstrap of {resampled}"
 
     def conclusion(self) -> str:
         """What the numbers carry, and no more."""
@@ -160,16 +152,14 @@ class Comparison:
             )
             return f"{numbers}. But they were trained unequally ({steps} steps): this says nothing about the methods."
         verdict = f"{ours} is ahead" if p.low > 0.5 else f"{theirs} is ahead" if p.high < 0.5 else "neither is ahead"
-        if self.unit == "runs":
-            return f"{numbers}: {verdict}."
-        return (
-            f"{numbers}: {verdict} among these agents. For the methods that takes three training seeds a task or more."
-        )
+        if self.unit == "episodes":
+            verdict += " among these agents. For the methods that takes three training seeds a task or more"
+        return f"{numbers}: {verdict}."
 
 
 def compare(
     runs: Iterable[Run], baseline: str, other: str, evaluations: Evaluations, *, play: bool = False
-) -> Comparison | str:
+) -> AlgorithmComparison | str:
     """Compare two algorithms of one family over all tasks where both have runs of equal training.
 
     Procgen returns are those on unseen levels with sampled actions, on the benchmark's scale; continuous ones run from
@@ -198,24 +188,16 @@ def compare(
     unequal = {}
     for task in [task for task in measured if task not in used]:
         pairing, returns, _ = measured[task]
-        unequal[task] = probability_of_improvement(
-            Scores.of({task: returns[other]}), Scores.of({task: returns[baseline]}), unit="episodes"
-        )[0]
+        ours, theirs = (Scores.of({task: returns[a]}) for a in (other, baseline))
+        unequal[task] = probability_of_improvement(ours, theirs, unit="episodes")[0]
         steps = [f"{ALGORITHMS[a].title} {pairing.steps(a):,}" for a in (baseline, other)]
         left_out[task] = f"trained unequally ({', '.join(steps)} steps)"
     scores = {a: Scores.of({task: measured[task][1][a] for task in used}) for a in (baseline, other)}
     unit = "runs" if all(s.unit == "runs" for s in scores.values()) else "episodes"
-    return Comparison(
-        baseline,
-        other,
-        [measured[task][0] for task in used],
-        bool(equal),
-        unit,
-        scores,
-        {task: measured[task][2] for task in used},
-        left_out,
-        probability_of_improvement(scores[other], scores[baseline], unit=unit),
-        unequal,
+    improvement = probability_of_improvement(scores[other], scores[baseline], unit=unit)
+    pairings, random = [measured[task][0] for task in used], {task: measured[task][2] for task in used}
+    return AlgorithmComparison(
+        baseline, other, pairings, bool(equal), unit, scores, random, left_out, improvement, unequal
     )
 
 
@@ -239,12 +221,11 @@ def _normalised_returns(
     first = pairing.runs[baseline][0]
     random = known[baseline][0]["random"]
     if first.record.procgen:
-        returns = {a: [scaled(values["unseen"], first) for values in of_runs] for a, of_runs in known.items()}
-        return returns, scaled(random, first)
-    top = float(np.mean([values["eval"].mean() for values in known[baseline]]))
-    scale = (float(random.mean()), top)
-    returns = {a: [between(values["eval"], *scale) for values in of_runs] for a, of_runs in known.items()}
-    return returns, between(random, *scale)
+        side, scale = "unseen", functools.partial(scaled, run=first)
+    else:
+        top = float(np.mean([values["eval"].mean() for values in known[baseline]]))
+        side, scale = "eval", functools.partial(between, low=float(random.mean()), high=top)
+    return {a: [scale(values[side]) for values in of_runs] for a, of_runs in known.items()}, scale(random)
 
 
 def between(returns: np.ndarray, low: float, high: float) -> np.ndarray:

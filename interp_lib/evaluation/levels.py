@@ -5,7 +5,8 @@ Returns come from the release where it kept them (``runs.released_returns``); ot
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+import itertools
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pandas as pd
 
 from ..agents.learning_curve import read_progress
 from ..agents.registry import ALGORITHMS
-from ..common.statistics import Interval, bootstrap_mean, columns, mean_difference
+from ..common.statistics import NOTHING, Interval, bootstrap_mean, columns, mean_difference
 from ..envs.procgen import normalised
 from ..runs.checks import released_returns
 from ..runs.folder import Run
@@ -46,13 +47,11 @@ class Evaluations:
     def complete(self, run: Run) -> dict[str, np.ndarray]:
         """As ``known``, after playing what is missing: Procgen on both sides and with both kinds of actions."""
         known = self.known(run)
-        procgen = run.record.procgen
-        episodes = self.procgen_episodes if procgen else self.continuous_episodes
-        if not known.keys() & {"unseen", "eval"}:
-            known |= {side: returns.returns for side, (returns, _) in evaluate_run(run, episodes).items()}
-        if procgen and "unseen_deterministic" not in known:
-            fixed = evaluate_run(run, episodes, deterministic=True)
-            known |= {f"{side}_deterministic": returns.returns for side, (returns, _) in fixed.items()}
+        episodes = self.procgen_episodes if run.record.procgen else self.continuous_episodes
+        for ending, fixed in (("", None), ("_deterministic", True))[: 1 + run.record.procgen]:
+            if not known.keys() & {f"unseen{ending}", "eval"}:
+                played = evaluate_run(run, episodes, deterministic=fixed)
+                known |= {f"{side}{ending}": returns.returns for side, (returns, _) in played.items()}
         if "random" not in known:
             known["random"] = random_returns(run, episodes).returns
         return known
@@ -79,16 +78,14 @@ def level_table(runs: Sequence[Run], evaluations: Evaluations, *, normalise: boo
         returns = {side: scaled(values, run) if normalise else values for side, values in known.items()}
         for actions, ending in (("sampled", ""), ("deterministic", "_deterministic")):
             train, unseen = returns[f"train{ending}"], returns[f"unseen{ending}"]
-            rows.append(
-                {"game": run.env, "agent": run.record.title, "run": run.name, "steps": run.timesteps}
-                | {"actions": actions, **columns("train", bootstrap_mean(train))}
-                | {**columns("unseen", bootstrap_mean(unseen)), **columns("gap", mean_difference(train, unseen))}
-                | {"episodes": min(len(train), len(unseen))}
-            )
-        if len(returns["random"]) > random.get(run.env, {}).get("episodes", 0):
-            random[run.env] = {"game": run.env, "agent": "random", "actions": "uniform"}
-            random[run.env] |= columns("unseen", bootstrap_mean(returns["random"]))
-            random[run.env] |= {"episodes": len(returns["random"])}
+            row = {"game": run.env, "agent": run.record.title, "run": run.name, "steps": run.timesteps}
+            row |= {"actions": actions, **columns("train", bootstrap_mean(train))}
+            row |= columns("unseen", bootstrap_mean(unseen)) | columns("gap", mean_difference(train, unseen))
+            rows.append(row | {"episodes": min(len(train), len(unseen))})
+        episodes = len(returns["random"])
+        if episodes > random.get(run.env, {}).get("episodes", 0):
+            row = {"game": run.env, "agent": "random", "actions": "uniform", "episodes": episodes}
+            random[run.env] = row | columns("unseen", bootstrap_mean(returns["random"]))
     table = pd.DataFrame([*rows, *random.values()])
     table["steps"] = table["steps"].astype("Int64")  # random play has none
     return table.sort_values("game", kind="stable").reset_index(drop=True)
@@ -98,11 +95,10 @@ def gap_sentences(table: pd.DataFrame) -> list[str]:
     """What the gaps of :func:`level_table` carry, a sentence a kind of actions."""
     sentences = []
     for actions, part in table.dropna(subset="gap").groupby("actions", sort=False):
-        worse, better = part[part["gap low"] > 0], part[part["gap high"] < 0]
-        names = {"worse": worse, "better": better}
+        sides = {"worse": part[part["gap low"] > 0], "better": part[part["gap high"] < 0]}
         found = [
             f"{len(rows)} did {how} on unseen levels ({', '.join(rows['agent'] + ' on ' + rows['game'])})"
-            for how, rows in names.items()
+            for how, rows in sides.items()
             if len(rows)
         ]
         said = " and ".join(found) or "no interval of a gap leaves out 0"
@@ -144,28 +140,27 @@ def paper_table(runs: Sequence[Run], evaluations: Evaluations, *, play: bool = F
             steps = max(run.timesteps for run in of_task)
             seeds = [run for run in of_task if same_steps(run.timesteps, steps)]
             known = [evaluations.complete(run) if play else evaluations.known(run) for run in seeds]
-            own = [values["unseen" if "unseen" in values else "eval"] for values in known if values]
-            if not own:  # released before returns were kept: the card has the mean and its interval
-                kept = seeds[0].results.get("unseen") or seeds[0].results.get("eval")
-                text = str(Interval(kept["mean"], kept["low"], kept["high"])) if kept else ""
-            elif len(own) == 1:
-                text = str(bootstrap_mean(own[0]))
-            else:
-                means = [values.mean() for values in own]
-                text = f"{np.mean(means):.2f} ± {np.std(means, ddof=1):.2f} ({len(own)} seeds)"
-            name = ALGORITHMS[algorithm].title
-            cells.setdefault(name, {})[task] = text
+            side, name = "unseen" if ALGORITHMS[algorithm].procgen else "eval", ALGORITHMS[algorithm].title
+            own = [values[side] for values in known if values]
+            random = [values["random"] for values in known if "random" in values][:1]
+            cells.setdefault(name, {})[task] = _mean_return(own, seeds[0].results.get(side))
             cells.setdefault(f"steps of {name}", {})[task] = f"{steps:,}"
-            random = next((values["random"] for values in known if "random" in values), None)
-            kept = seeds[0].results.get("random")
-            if random is not None:
-                cells.setdefault("random", {})[task] = str(bootstrap_mean(random))
-            elif kept:
-                cells.setdefault("random", {})[task] = str(Interval(kept["mean"], kept["low"], kept["high"]))
+            if text := _mean_return(random, seeds[0].results.get("random")):
+                cells.setdefault("random", {})[task] = text
     titles = [ALGORITHMS[algorithm].title for algorithm in algorithms]
     order = ["random", *titles, *(f"steps of {title}" for title in titles)]
     table = pd.DataFrame(cells).T.reindex([name for name in order if name in cells]).fillna("")
     return table[sorted(table.columns)].rename_axis("agent")
+
+
+def _mean_return(seeds: Sequence[np.ndarray], kept: Mapping[str, float] | None) -> str:
+    """A cell of :func:`paper_table`, from the returns of each seed, or from what a card has ``kept`` of them."""
+    if len(seeds) > 1:
+        means = [values.mean() for values in seeds]
+        return f"{np.mean(means):.2f} ± {np.std(means, ddof=1):.2f} ({len(seeds)} seeds)"
+    if seeds:
+        return str(bootstrap_mean(seeds[0]))
+    return str(Interval(kept["mean"], kept["low"], kept["high"])) if kept else ""
 
 
 # -- here and published -------------------------------------------------------------------------------------------
@@ -196,28 +191,14 @@ def published_comparison(runs: Iterable[Run]) -> pd.DataFrame:
             steps = int(common.max())
             here = _last_returns(run, steps, float(curve.loc[steps]))
             seeds = published.loc[steps]
-            rows.append(
-                {"game": run.env, "steps": steps, "agent": run.record.title, "seed": run.seed}
-                | columns("here", here)
-                | {"published mean": seeds.mean(), "published min": seeds.min(), "published max": seeds.max()}
-                | {"seeds": len(seeds), "where": _where(here, seeds)}
-            )
-    names = [
-        "game",
-        "steps",
-        "agent",
-        "seed",
-        "here",
-        "here low",
-        "here high",
-        "published mean",
-        "published min",
-        "published max",
-        "seeds",
-        "where",
-    ]
-    table = pd.DataFrame(rows, columns=names).drop_duplicates(["game", "steps", "agent", "seed"])
-    return table.sort_values(["game", "steps", "agent"]).set_index(["game", "steps", "agent"])
+            row = {"game": run.env, "steps": steps, "agent": run.record.title, "seed": run.seed}
+            row |= columns("here", here) | {f"published {what}": seeds.agg(what) for what in ("mean", "min", "max")}
+            rows.append(row | {"seeds": len(seeds), "where": _where(here, seeds)})
+    index = ["game", "steps", "agent"]
+    names = [*index, "seed", *columns("here", NOTHING)]
+    names += ["published mean", "published min", "published max", "seeds", "where"]
+    table = pd.DataFrame(rows, columns=names).drop_duplicates([*index, "seed"])
+    return table.sort_values(index).set_index(index)
 
 
 def _last_returns(run: Run, steps: int, mean: float) -> Interval:
@@ -243,12 +224,9 @@ def same_steps(a: int, b: int) -> bool:
 
 def longest_runs(runs: Iterable[Run], algorithms: Collection[str]) -> list[Run]:
     """Of each algorithm and environment the run that was trained longest."""
-    best: dict[tuple[str, str], Run] = {}
-    for run in runs:
-        key = (run.env, run.algorithm)
-        if run.algorithm in algorithms and (key not in best or run.timesteps > best[key].timesteps):
-            best[key] = run
-    return [best[key] for key in sorted(best)]
+    chosen = [run for run in runs if run.algorithm in algorithms]
+    chosen.sort(key=lambda run: (run.env, run.algorithm, -run.timesteps))
+    return [next(alike) for _, alike in itertools.groupby(chosen, lambda run: (run.env, run.algorithm))]
 
 
 def scaled(returns: np.ndarray, run: Run) -> np.ndarray:

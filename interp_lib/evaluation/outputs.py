@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from ..envs.names import env_title
 from ..runs.curves import plot_games
 from ..runs.folder import Run, find_runs
 from ..runs.published import published_seeds
-from .comparison import Comparison
+from .comparison import AlgorithmComparison
 from .figures import plot_comparison, plot_levels, plot_published, plot_restricted
 from .levels import (
     Evaluations,
@@ -29,31 +29,27 @@ from .levels import (
     restricted_table,
 )
 
-if TYPE_CHECKING:
-    from ..pipeline.workbench import Workbench
 
-
-def runs_to_compare(
-    bench: Workbench, algorithms: Sequence[str], env: str, *, seed: int = 0, mode: str | None = None
-) -> tuple[list[Run], list[Run]]:
-    """The runs of ``algorithms`` on ``env``, and all there are to compare: every released one, or the fresh ones.
+def runs_to_compare(own: Sequence[Run], released: Path | str | None, *, mode: str | None = None) -> list[Run]:
+    """All runs there are to compare: every one in the folder ``released`` of the algorithms of ``own``, or these alone.
 
     Args:
+        own: the runs a notebook shows.
         mode: Procgen's distribution mode; runs of another one are not compared.
 
     Raises:
-        InterpError: a run is missing, or the one on ``env`` is of another mode.
+        InterpError: one of ``own`` is of another mode.
     """
-    own = [bench.run(algorithm, env, seed=seed) for algorithm in algorithms]
     for run in own:
         if run.mode != mode:
             raise InterpError(
                 f"{run.name} was trained in {run.mode} mode, not in {mode}. Set the parameter mode, or train one: "
-                f"interp train {run.algorithm} {env} --distribution-mode {mode}"
+                f"interp train {run.algorithm} {run.env} --distribution-mode {mode}"
             )
-    if bench.source == "fresh":
-        return own, own
-    return own, [run for run in find_runs(bench.checkpoints) if run.algorithm in algorithms and run.mode == mode]
+    if released is None:
+        return list(own)
+    algorithms = {run.algorithm for run in own}
+    return [run for run in find_runs(released) if run.algorithm in algorithms and run.mode == mode]
 
 
 def save_levels(
@@ -74,12 +70,8 @@ def save_levels(
     )
     figure = plot_levels(table, xlabel=f"{scale} per episode (mean, 95% interval, n = {n})")
     outputs.figure(figure, "generalization", f"Return on training levels and on levels from 200,000 on. {note}", paths)
-    outputs.table(
-        table,
-        "generalization_table",
-        f"Mean {scale} by levels and actions, and their gap (training − unseen). {note}",
-        paths,
-    )
+    caption = f"Mean {scale} by levels and actions, and their gap (training − unseen). {note}"
+    outputs.table(table, "generalization_table", caption, paths)
     return table
 
 
@@ -103,7 +95,7 @@ def save_restricted(runs: Sequence[Run], evaluations: Evaluations, outputs: Outp
     return f"{len(limited)} runs on limited levels: {', '.join(run.name for run in limited)}."
 
 
-def save_comparison(comparison: Comparison, outputs: Outputs) -> pd.DataFrame:
+def save_comparison(comparison: AlgorithmComparison, outputs: Outputs) -> pd.DataFrame:
     """Save interquartile means, performance profiles and probabilities of improvement; returns the table."""
     baseline, other = ALGORITHMS[comparison.baseline].title, ALGORITHMS[comparison.other].title
     procgen = ALGORITHMS[comparison.baseline].procgen
@@ -111,17 +103,10 @@ def save_comparison(comparison: Comparison, outputs: Outputs) -> pd.DataFrame:
     thresholds = profile_thresholds(comparison)
     table = comparison.table()
     figure = plot_comparison(
-        table,
-        comparison.profiles(thresholds),
-        thresholds,
-        comparison.improvement,
-        comparison.unequal_improvement,
-        names=(comparison.baseline, comparison.other),
-        scale=scale,
-        unit=comparison.unit,
-        rests_on=comparison.size(),
+        table, comparison.profiles(thresholds), thresholds, comparison.improvement, comparison.unequal_improvement,
+        names=(comparison.baseline, comparison.other), scale=scale, unit=comparison.unit, rests_on=comparison.size(),
         random=comparison.random_profile(thresholds),
-    )
+    )  # fmt: skip
     if not comparison.equal:
         figure.suptitle("Unequal training: no comparison of methods")
     how = (
@@ -139,7 +124,7 @@ def save_comparison(comparison: Comparison, outputs: Outputs) -> pd.DataFrame:
     return table
 
 
-def profile_thresholds(comparison: Comparison) -> np.ndarray:
+def profile_thresholds(comparison: AlgorithmComparison) -> np.ndarray:
     """Thresholds of a performance profile, 0.02 apart or more: 0 to 1, and out to the outer percentiles of scores."""
     scores = np.concatenate([s.episodes.ravel() for s in comparison.scores.values()])
     low, high = min(0.0, np.percentile(scores, 1)), max(1.0, np.percentile(scores, 99))
@@ -153,13 +138,11 @@ def save_paper_table(
 ) -> pd.DataFrame:
     """Save the papers' table, tasks across and agents down; returns it."""
     table = paper_table(runs, evaluations, play=play)
-    outputs.table(
-        table,
-        name,
+    caption = (
         "Mean return and 95% bootstrap interval over the episodes of one run; where there are equally trained seeds, "
-        "mean ± standard deviation over them. Procgen: unseen levels, sampled actions; continuous tasks: mean actions.",
-        [run.path for run in runs],
+        "mean ± standard deviation over them. Procgen: unseen levels, sampled actions; continuous tasks: mean actions."
     )
+    outputs.table(table, name, caption, [run.path for run in runs])
     return table
 
 

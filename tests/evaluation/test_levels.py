@@ -3,7 +3,6 @@
 import hashlib
 import json
 import zlib
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -34,7 +33,7 @@ from interp_lib.evaluation.outputs import (
     save_published,
     save_restricted,
 )
-from interp_lib.runs.folder import find_run, find_runs, read_run
+from interp_lib.runs.folder import find_runs, read_run
 from interp_lib.runs.published import published_seeds
 
 PROCGEN_SIDES = ("train", "unseen", "train_deterministic", "unseen_deterministic", "random")
@@ -221,13 +220,12 @@ def test_figures_are_drawn(folder, evaluations):
 
 def test_what_the_notebook_saves(folder, evaluations, tmp_path):
     outputs = Outputs(tmp_path / "figures", "02")
-    bench = SimpleNamespace(source="pretrained", checkpoints=folder, run=lambda a, env, seed: find_run(folder, a, env))
-    for algorithm in ("ppo", "sppo"):
-        procgen(folder, algorithm, "ninja", 16384, 10.0)
-    own, runs = runs_to_compare(bench, ("ppo", "sppo"), "ninja", mode="easy")
-    assert own == runs and len(runs) == 2
+    own = [procgen(folder, algorithm, "ninja", 16384, 10.0) for algorithm in ("ppo", "sppo")]
+    continuous(folder, "sac", "pendulum", 7.0)
+    runs = runs_to_compare(own, folder, mode="easy")
+    assert own == runs == runs_to_compare(own, None, mode="easy") and len(runs) == 2
     with pytest.raises(InterpError, match=r"trained in easy mode, not in hard.*--distribution-mode hard"):
-        runs_to_compare(bench, ("ppo", "sppo"), "ninja", mode="hard")
+        runs_to_compare(own, folder, mode="hard")
     comparison = compare(runs, "ppo", "sppo", evaluations)
     thresholds = profile_thresholds(comparison)
     assert 1.0 in thresholds and 0.0 in thresholds and len(thresholds) < 200
