@@ -6,7 +6,7 @@ A run folder is config.json and policy.safetensors, nothing that needs unpicklin
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
@@ -45,7 +45,6 @@ class RunFolderSAC(SB3SAC):
     extra_fields: ClassVar[tuple[str, ...]] = ()
     task: str | None = None  # short name (or id) of the environment, once known
     seconds_trained: float = 0.0
-    _deferred_buffer_size: int | None = None
     _learned_with: dict[str, Any] | None = None  # provenance of the code that trains, taken when it began
 
     def __init__(self, policy: str | type[SACPolicy], env: GymEnv | str | None, *args: Any, **kwargs: Any):
@@ -173,13 +172,13 @@ class RunFolderSAC(SB3SAC):
             agent = cls(policy, None, device=device, _init_setup_model=False, **options)
             agent.observation_space, agent.action_space = observation_space, action_space
             agent.n_envs, agent.task = 1, config["env"]
-            # The replay buffer may be gigabytes that prediction never needs: see _setup_learn.
-            check_settings({"buffer_size": agent.buffer_size})
-            agent._deferred_buffer_size, agent.buffer_size = agent.buffer_size, 1
             if agent.target_entropy == "auto":
                 agent.target_entropy = -float(np.prod(action_space.shape))
+            # Where something is in a replay buffer's place SB3 makes none: prediction never needs those gigabytes.
+            agent.replay_buffer = cast(Any, "none yet")
             with torch.random.fork_rng(devices=[]):
                 agent._setup_model()
+            agent.replay_buffer = None
         except (LookupError, TypeError, ValueError, AssertionError, OverflowError, RuntimeError) as error:
             raise InterpError(f"{source} is damaged ({error!r:.200}). Restore it or train the run again.") from error
         except InterpError as error:
@@ -192,39 +191,31 @@ class RunFolderSAC(SB3SAC):
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """Stable-Baselines3's ``set_env``; after ``load_run`` any number of environments will do."""
-        if self._deferred_buffer_size is not None:  # nothing depends on their number yet
+        if self.replay_buffer is None:  # nothing depends on their number yet
             env = self._wrap_env(env, self.verbose)
             self.n_envs = env.num_envs
         super().set_env(env, force_reset)
 
     def load_replay_buffer(self, path: Any, truncate_last_traj: bool = True) -> None:
         """Stable-Baselines3's ``load_replay_buffer`` of one's own file, which unpickles it."""
+        first = self.replay_buffer is None
         super().load_replay_buffer(path, truncate_last_traj)
-        if self._deferred_buffer_size is not None:  # or learn would make an empty one in its place
+        if first and self.env is None:
             assert self.replay_buffer is not None
-            self.buffer_size, self._deferred_buffer_size = self._deferred_buffer_size, None
-            if self.env is None:
-                self.n_envs = self.replay_buffer.n_envs
+            self.n_envs = self.replay_buffer.n_envs
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
         self._learned_with = self._learned_with or provenance.provenance()
-        self._make_deferred_buffer()
+        self._make_buffer()
         return super()._setup_learn(*args, **kwargs)
 
-    def _make_deferred_buffer(self) -> None:
-        if self._deferred_buffer_size is None:
-            return
-        assert self.replay_buffer_class is not None
-        with enough_memory(self._deferred_buffer_size):
-            self.replay_buffer = self.replay_buffer_class(
-                self._deferred_buffer_size,
-                self.observation_space,
-                self.action_space,
-                device=self.device,
-                n_envs=self.n_envs,
-                **self.replay_buffer_kwargs,
-            )
-        self.buffer_size, self._deferred_buffer_size = self._deferred_buffer_size, None
+    def _make_buffer(self) -> None:
+        if self.replay_buffer is None:
+            assert self.replay_buffer_class is not None
+            spaces_of_it = self.observation_space, self.action_space
+            others = {"device": self.device, "n_envs": self.n_envs, **self.replay_buffer_kwargs}
+            with enough_memory(self.buffer_size):
+                self.replay_buffer = self.replay_buffer_class(self.buffer_size, *spaces_of_it, **others)
 
     # Stable-Baselines3's zips
 

@@ -146,7 +146,6 @@ _CONVERTED: dict[str, tuple[Callable[[Any], Any], Callable[[Any, spaces.Box], An
 def hyperparameters(agent: RunFolderSAC) -> dict[str, Any]:
     """Everything needed to build the agent again, JSON-able; InterpError where a setting isn't."""
     values = {name: getattr(agent, name) for name in (*_FIRST_FIELDS, *agent.extra_fields, *_LAST_FIELDS)}
-    values["buffer_size"] = agent._deferred_buffer_size or values["buffer_size"]
     values["policy"] = "CnnPolicy" if len(agent.observation_space.shape or ()) == 3 else "MlpPolicy"
     if agent.policy_class is not agent.policy_aliases[values["policy"]]:
         usual = "MlpPolicy or CnnPolicy"

@@ -83,6 +83,8 @@ class PrototypedSAC(RunFolderSAC):
             What was chosen, how far prototypes moved and what it did to the policy; None if there are fewer different
             states than prototypes.
         """
+        if observations is None and self.replay_buffer is None:
+            return None  # a run folder's agent has seen nothing yet
         if observations is None:
             assert self.replay_buffer is not None
             latest = latest_observations(self.replay_buffer, min(_IMITATED_STATES, self.projection_candidates))

@@ -114,8 +114,7 @@ def _read(archive: zipfile.ZipFile, path: Path, cls: type[SAC] | type[ProtoSAC])
     _load_tensors(agent, tensors)
 
     position, filled, n_envs = (_count(manifest, name) for name in ("position", "filled", "n_envs"))
-    assert agent._deferred_buffer_size is not None
-    steps = max(agent._deferred_buffer_size // max(n_envs, 1), 1)
+    steps = max(agent.buffer_size // max(n_envs, 1), 1)
     full = filled == steps
     if not 1 <= n_envs <= MOST_ENVS or filled > steps or not (position < steps if full else position == filled):
         raise ValueError("the replay buffer's position")
@@ -123,7 +122,7 @@ def _read(archive: zipfile.ZipFile, path: Path, cls: type[SAC] | type[ProtoSAC])
         if not 0 < sizes[f"replay/{name}.npy"] - filled * n_envs * row <= _NPY_HEADER:
             raise ValueError(f"{name} is not as long as it should be")
     agent.set_env(make_task_vec(config["env"], n_envs))
-    agent._make_deferred_buffer()
+    agent._make_buffer()
     buffer = agent.replay_buffer
     assert buffer is not None
     for name in _ARRAYS:
