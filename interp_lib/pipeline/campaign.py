@@ -29,23 +29,10 @@ from ..common.processes import ends_with_us
 from ..common.storage import read_file
 from ..runs.folder import read_run
 from ..runs.training import being_trained
+from .workbench import Target
 
 COLUMNS = ("algorithm", "env", "seed", "timesteps")
 POLL_SECONDS = 0.5
-
-
-class Target(NamedTuple):
-    """One row of the table: train this run until it has ``timesteps``."""
-
-    algorithm: str
-    env: str
-    seed: int
-    timesteps: int
-
-    @property
-    def run(self) -> str:
-        """Name of the run folder."""
-        return f"{self.algorithm}-{self.env}-s{self.seed}"
 
 
 class Standing(NamedTuple):
@@ -109,25 +96,17 @@ def read_campaign(path: Path | str) -> list[Target]:
 
 def standings(targets: Sequence[Target], runs_dir: Path | str, checkpoints: Path | str) -> list[Standing]:
     """How far each target is."""
-    found = []
-    for target in targets:
-        run_dir = Path(runs_dir) / target.run
-        found.append(
-            Standing(
-                target,
-                _steps(run_dir),
-                _steps(Path(checkpoints) / target.run),
-                being_trained(run_dir),
-                _rate(run_dir) or _rate(Path(checkpoints) / target.run),
-            )
-        )
-    return found
+    places = [(target, Path(runs_dir) / target.name, Path(checkpoints) / target.name) for target in targets]
+    return [
+        Standing(target, _steps(run), _steps(released), being_trained(run), _rate(run) or _rate(released))
+        for target, run, released in places
+    ]
 
 
 def next_target(found: Sequence[Standing], skip: set[str]) -> Standing | None:
     """The first target that is neither released nor at work; runs named in ``skip`` are passed over."""
-    busy = skip | {s.target.run for s in found if s.busy}
-    return next((s for s in found if s.state != "released" and s.target.run not in busy), None)
+    busy = skip | {s.target.name for s in found if s.busy}
+    return next((s for s in found if s.state != "released" and s.target.name not in busy), None)
 
 
 @dataclass
@@ -176,16 +155,13 @@ class Campaign:
                 for name in [name for name, process in working.items() if process.poll() is not None]:
                     if working.pop(name).returncode:
                         failed[name] = self._last_line(name)
-                        self.say(f"{name}: failed. {failed[name]}")
-                    else:
-                        self.say(f"{name}: {self._reached(name)}")
+                    self.say(f"{name}: " + (f"failed. {failed[name]}" if name in failed else self._reached(name)))
                 while len(working) < self.jobs and (minutes := (deadline - time.monotonic()) / 60) > 0:
-                    upcoming = next_target(
-                        standings(self.targets, self.runs_dir, self.checkpoints), {*failed, *working}
-                    )
+                    found = standings(self.targets, self.runs_dir, self.checkpoints)
+                    upcoming = next_target(found, {*failed, *working})
                     if upcoming is None:
                         break
-                    working[upcoming.target.run] = self._begin(upcoming, min(minutes, self.slice_minutes))
+                    working[upcoming.target.name] = self._begin(upcoming, min(minutes, self.slice_minutes))
                 if not working:
                     return failed
                 time.sleep(POLL_SECONDS)
@@ -198,46 +174,44 @@ class Campaign:
 
     def _begin(self, standing: Standing, minutes: float) -> subprocess.Popen:
         """Start a slice of training, or the release of a run that is trained."""
-        target, run_dir = standing.target, self.runs_dir / standing.target.run
+        target = standing.target
         if standing.steps_left == 0:
-            self.say(f"{target.run}: measuring and releasing {standing.trained:,} steps")
-            command = ["checkpoints", "release", str(run_dir), "--folder", str(self.checkpoints)]
-            return self._start(
-                target.run, command + (["--episodes", str(self.episodes)] if self.episodes is not None else [])
-            )
-        if standing.released > standing.trained and ALGORITHMS[target.algorithm].procgen:
-            # Released weights, counters and λ are enough to go on from; SAC would lack its replay buffer.
-            shutil.rmtree(run_dir, ignore_errors=True)
-            shutil.copytree(self.checkpoints / target.run, run_dir)
-        # SAC's first save may have been killed between its state and its config.
-        begun = standing.trained or any((run_dir / n).exists() for n in ("config.json", "training_state.zip"))
-        self.say(f"{target.run}: training to {target.timesteps:,} steps, for at most {minutes:.1f} minutes")
-        command = ["train", target.algorithm, target.env, "--seed", str(target.seed), "--run-dir", str(run_dir)]
-        command += ["--timesteps", str(target.timesteps), "--max-minutes", f"{minutes:.3f}", "--quiet"]
-        command += ["--threads", str(self.threads), *(["--resume"] if begun else [])]
-        if ALGORITHMS[target.algorithm].procgen:
-            command += ["--device", self.device]
-        return self._start(target.run, command)
-
-    def _start(self, name: str, command: list[str]) -> subprocess.Popen:
+            self.say(f"{target.name}: measuring and releasing {standing.trained:,} steps")
+            command = ["checkpoints", "release", self.runs_dir / target.name, "--folder", self.checkpoints]
+            command += ["--episodes", self.episodes] if self.episodes is not None else []
+        else:
+            self.say(f"{target.name}: training to {target.timesteps:,} steps, for at most {minutes:.1f} minutes")
+            command = self._slice(standing, minutes)
         self.runs_dir.mkdir(parents=True, exist_ok=True)
-        environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads)}
-        with self._log(name).open("a", encoding="utf-8") as log:
+        with self._log(target.name).open("a", encoding="utf-8") as log:
             return subprocess.Popen(
-                ends_with_us(sys.executable, "-m", "interp_lib.cli", *command),
+                ends_with_us(sys.executable, "-m", "interp_lib.cli", *map(str, command)),
                 stdout=log,
                 stderr=log,
-                env=environment,
+                env={**os.environ, "OMP_NUM_THREADS": str(self.threads)},
                 process_group=0,
             )
+
+    def _slice(self, standing: Standing, minutes: float) -> list[object]:
+        """The command that trains for a while, from where the run is."""
+        target, run_dir = standing.target, self.runs_dir / standing.target.name
+        procgen = ALGORITHMS[target.algorithm].procgen
+        if standing.released > standing.trained and procgen:
+            # Released weights, counters and λ are enough to go on from; SAC would lack its replay buffer.
+            shutil.rmtree(run_dir, ignore_errors=True)
+            shutil.copytree(self.checkpoints / target.name, run_dir)
+        # SAC's first save may have been killed between its state and its config.
+        begun = standing.trained or any((run_dir / n).exists() for n in ("config.json", "training_state.zip"))
+        command = ["train", target.algorithm, target.env, "--seed", target.seed, "--run-dir", run_dir, "--quiet"]
+        command += ["--timesteps", target.timesteps, "--max-minutes", f"{minutes:.3f}", "--threads", self.threads]
+        return command + ["--resume"] * bool(begun) + ["--device", self.device] * procgen
 
     def _log(self, name: str) -> Path:
         return self.runs_dir / f"{name}.log"
 
     def _last_line(self, name: str) -> str:
-        lines = [
-            line for line in self._log(name).read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
-        ]
+        lines = self._log(name).read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = [line for line in lines if line.strip()]
         return lines[-1].removeprefix("interp: ") if lines else f"See {self._log(name)}."
 
     def _reached(self, name: str) -> str:
@@ -253,9 +227,9 @@ def render_standings(found: Sequence[Standing], *, only_left: bool = False) -> s
             continue
         rate = "" if s.rate is None else f"{s.rate:.0f}"
         hours = "0" if s.steps_left == 0 else "unknown" if s.hours_left is None else f"{s.hours_left:.1f}"
-        line = f"{s.target.run:<28}{s.target.timesteps:>12,}{s.trained:>12,}{s.released:>12,}"
+        line = f"{s.target.name:<28}{s.target.timesteps:>12,}{s.trained:>12,}{s.released:>12,}"
         lines.append(line + f"{rate:>9}{hours:>12}  {s.state}")
-    last = {s.target.run: s for s in found}  # a run's last row asks for the most steps
+    last = {s.target.name: s for s in found}  # a run's last row asks for the most steps
     known = [0.0 if s.steps_left == 0 else s.hours_left for s in last.values()]
     unknown = known.count(None)
     done = sum(s.state == "released" for s in found)

@@ -132,13 +132,13 @@ def write_explorer(
     return export_explorer(agent, states, page, descriptions=read_descriptions(run.path, states.num_codes))
 
 
-def report_job(plan: Plan, name: str, output: Path) -> None:
+def report_job(plan: Plan, *target: object) -> None:
     """Write page and manifest from what lies in the figures folder."""
     write_manifest(plan.figures)
     build_report(plan.figures)
 
 
-JOBS: dict[str, Callable[[Plan, str, Path], None]] = {
+JOBS: dict[str, Callable[..., None]] = {
     "train": train_job,
     "states": states_job,
     "notebook": notebook_job,

@@ -1,4 +1,4 @@
-"""The evidence: ``figures/manifest.json`` says of every output what it is made of, and what a second run compares with.
+"""``figures/manifest.json`` says of every output what it is made of; a second run is compared with it.
 
 outputs   file → SHA-256, the notebook or page it belongs to, parameters, seed, runs with their digests
 made      notebook or page → when, in what time, by which revision, with which libraries, on what hardware
@@ -6,11 +6,11 @@ made      notebook or page → when, in what time, by which revision, with which
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from ..common.errors import InterpError
 from ..common.outputs import read_table, saved_outputs
 from ..common.storage import read_json, write_json
 from ..runs.folder import sha256
-from .plan import STAMPS
+from .plan import STAMPS, stamp
 
 MANIFEST = "manifest.json"
 
@@ -38,18 +38,14 @@ def drop_damaged_stamps(figures: Path) -> list[str]:
     """
     dropped = []
     for path in sorted((figures / STAMPS).glob("*/*.json")):
-        try:
+        maps = ("files", "runs", "provenance") if path.parent.name in ("notebooks", "explorers") else ("provenance",)
+        with contextlib.suppress(InterpError, AttributeError):
             content = read_json(path)
-        except InterpError:
-            content = None
-        lists = ("files", "runs", "provenance") if path.parent.name in ("notebooks", "explorers") else ("provenance",)
-        if not (
-            isinstance(content, dict)
-            and isinstance(content.get("seconds"), int | float)
-            and all(isinstance(content.get(name), dict) for name in lists)
-        ):
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-            dropped.append(path.relative_to(figures).as_posix())
+            values = [content.get(name) for name in maps]
+            if isinstance(content.get("seconds"), int | float) and all(isinstance(value, dict) for value in values):
+                continue
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        dropped.append(path.relative_to(figures).as_posix())
     return dropped
 
 
@@ -92,16 +88,13 @@ def altered_stamps(figures: Path) -> dict[str, str]:
     found = {}
     for kind, name, content in stamps(figures):
         for file, digest in content["files"].items():
-            path = figures / file
-            if not path.is_file():
-                found[f"{STAMPS}/{kind}/{name}.json"] = f"{file} is missing"
-            elif sha256(path) != digest:
-                found[f"{STAMPS}/{kind}/{name}.json"] = f"{file} was changed"
+            missing = not (figures / file).is_file()
+            if missing or sha256(figures / file) != digest:
+                found[stamp(kind, name)] = f"{file} {'is missing' if missing else 'was changed'}"
     return found
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Compared(NamedTuple):
     """One output of two runs: ``verdict`` is "identical" (bytes), "equal" (numbers, pixels), "differs" or "missing"."""
 
     file: str
@@ -109,7 +102,7 @@ class Comparison:
     detail: str = ""
 
 
-def compare_outputs(before: Path, after: Path) -> list[Comparison]:
+def compare_outputs(before: Path, after: Path) -> list[Compared]:
     """Compare every output that ``before``'s manifest lists with the one of the same name in ``after``.
 
     Raises:
@@ -120,18 +113,19 @@ def compare_outputs(before: Path, after: Path) -> list[Comparison]:
     found = []
     for file, described in outputs.items():
         if file not in made:
-            found.append(Comparison(file, "missing", "not made this time"))
+            found.append(Compared(file, "missing", "not made this time"))
         elif made[file]["sha256"] == described["sha256"]:
-            found.append(Comparison(file, "identical"))
+            found.append(Compared(file, "identical"))
         else:
-            found.append(Comparison(file, *_compare(before / file, after / file)))
-    found += [Comparison(file, "missing", "not made before") for file in made.keys() - outputs.keys()]
+            found.append(Compared(file, *_compare(before / file, after / file)))
+    found += [Compared(file, "missing", "not made before") for file in made.keys() - outputs.keys()]
     return found
 
 
 def _compare(before: Path, after: Path) -> tuple[str, str]:
+    how = {".csv": _tables, ".png": _pictures, ".webp": _pictures, ".mp4": _videos}.get(before.suffix)
     try:
-        return _COMPARE.get(before.suffix, _other)(before, after)
+        return how(before, after) if how else ("differs", "other bytes")
     except (OSError, ValueError, InterpError) as error:
         return "differs", f"can't be compared: {error}"
 
@@ -181,15 +175,3 @@ def _pixels(differences: list[np.ndarray]) -> tuple[str, str]:
     largest = max(int(d.max()) for d in differences)
     verdict = "equal" if largest <= 1 else "differs"  # rounding of a colour
     return verdict, f"{changed:.2%} of the pixels, by up to {largest} of 255" if changed else "the same pixels"
-
-
-def _other(before: Path, after: Path) -> tuple[str, str]:
-    return "differs", "other bytes"
-
-
-_COMPARE: Mapping[str, Any] = {
-    ".csv": _tables,
-    ".png": _pictures,
-    ".webp": _pictures,
-    ".mp4": _videos,
-}

@@ -30,9 +30,8 @@ from .notebooks import (
     select_notebooks,
     takes_environment,
 )
-from .workbench import PROFILES, Target, fresh_run_dir, fresh_steps, states_file
+from .workbench import PROFILES, Target, check_choices, fresh_run_dir, fresh_steps, states_file
 
-SOURCES = ("pretrained", "fresh")
 STAMPS = ".pipeline"
 PLAN = f"{STAMPS}/plan.json"
 _NO_RUN = (InterpError, ValueError, KeyError)  # no such run: the notebook that wants it says so
@@ -285,9 +284,7 @@ def make_plan(
     Raises:
         InterpError: an argument is unknown, or none of the chosen notebooks works on ``env``.
     """
-    for what, value, valid in (("profile", profile, tuple(PROFILES)), ("source", source, SOURCES)):
-        if value not in valid:
-            raise InterpError(f"unknown {what} '{value}'. Valid: {', '.join(valid)}.")
+    check_choices(profile, source)
     env = canonical_environment(env) if env is not None else None
     chosen = select_notebooks(Path(notebooks), only)
     if env is not None and not any(takes_environment(path, env) for path in chosen):

@@ -124,8 +124,8 @@ def list_runs(folder: Path | str) -> list[dict[str, Any]]:
         if wrong:
             damaged[run.name] = "; ".join(wrong)
             continue
-        train = run.results.get("train", {})
         test = run.results.get("unseen") or run.results.get("eval", {})
+        sides = {"train": run.results.get("train", {}), "test": test}
         rows.append(
             {
                 "run": run.name,
@@ -134,18 +134,14 @@ def list_runs(folder: Path | str) -> list[dict[str, Any]]:
                 "seed": run.seed,
                 "timesteps": run.timesteps,
                 "full_budget": run.record.full_budget(run.env),
-                "return_train": train.get("mean"),
-                "return_train_low": train.get("low"),
-                "return_train_high": train.get("high"),
-                "return_test": test.get("mean"),
-                "return_test_low": test.get("low"),
-                "return_test_high": test.get("high"),
+                **{f"return_{side}{end}": result.get(end.strip("_") or "mean") for side, result in sides.items()
+                   for end in ("", "_low", "_high")},
                 "episodes": test.get("episodes"),
                 "return_random": run.results.get("random", {}).get("mean"),
                 "megabytes": round(sum(f.lstat().st_size for f in run.path.iterdir()) / 1e6, 2),
                 "sha256": run.config.get("files", {}),
             }
-        )
+        )  # fmt: skip
     rows += [{"run": name, "damaged": damaged[name]} for name in sorted(damaged)]
     if not rows:
         raise InterpError(f"no runs in {folder}. Train one: interp train sppo fruitbot")

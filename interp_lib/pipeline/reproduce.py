@@ -15,9 +15,10 @@ from ..common.provenance import cores
 from ..common.storage import read_json
 from .engine import Pending, execute, pending_jobs, shown
 from .estimate import render_estimate
-from .jobs import duration
-from .manifest import altered_stamps, compare_outputs, drop_damaged_stamps, write_manifest
+from .jobs import duration, report_job
+from .manifest import altered_stamps, compare_outputs, drop_damaged_stamps
 from .plan import PLAN, STAMPS, Plan, environments_of, make_plan, stamp
+from .report import build_report
 from .runner import NotebookError
 
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
@@ -77,7 +78,10 @@ def reproduce(
         for path in drop_damaged_stamps(plan.figures):
             print(f"{path} was damaged: what it belongs to is made again", file=sys.stderr)
         altered = altered_stamps(plan.figures)
-        pending = [_with_reason(job, altered) for job in pending_jobs(plan.figures, forced=list(altered))]
+        pending = [
+            job._replace(reason=altered.get(stamp(_KINDS.get(job.rule, ""), job.name), job.reason))  # why we forced it
+            for job in pending_jobs(plan.figures, forced=list(altered))
+        ]
         if dry_run:
             print(_render_pending(pending))
             return 0
@@ -94,8 +98,8 @@ def reproduce(
             options=options,
             keep_open=[lock],
         )
-        if code:
-            _show_what_there_is(plan)
+        if code:  # Snakemake makes no report then, and people look for what did work
+            report_job(plan)
         print(_render_summary(_rows(plan, pending, interrupted=interrupted), plan, time.monotonic() - started))
         return INTERRUPTED if interrupted else int(code != 0)
 
@@ -115,8 +119,6 @@ def reproduce_everywhere(
     Raises:
         InterpError: as ``reproduce``, or none of the chosen notebooks is about one environment.
     """
-    from .report import build_report
-
     codes = {}
     for env, stems in environments_of(notebooks, only).items():
         print(f"{env}: {', '.join(stems)}", flush=True)
@@ -204,26 +206,11 @@ def _check_writable(folder: Path) -> None:
             ) from error
 
 
-def _with_reason(job: Pending, altered: dict[str, str]) -> Pending:
-    """Where we forced a job, the reason is ours."""
-    why = altered.get(stamp(_KINDS[job.rule], job.name)) if job.rule in _KINDS else None
-    return job._replace(reason=why) if why else job
-
-
 def _render_pending(pending: Sequence[Pending]) -> str:
     if not pending:
         return "nothing would run: everything is up to date"
-    lines = [f"{len(pending)} would run:"]
-    lines += [f"  {f'{job.rule} {job.name}'.strip():<40}  {job.reason}".rstrip() for job in pending]
-    return "\n".join(lines)
-
-
-def _show_what_there_is(plan: Plan) -> None:
-    """The report of a run that failed: Snakemake makes none then, and people look for what did work."""
-    from .report import build_report
-
-    write_manifest(plan.figures)
-    build_report(plan.figures)
+    lines = [f"  {f'{job.rule} {job.name}'.strip():<40}  {job.reason}".rstrip() for job in pending]
+    return "\n".join([f"{len(pending)} would run:", *lines])
 
 
 def _rows(plan: Plan, pending: Sequence[Pending], *, interrupted: bool) -> list[Row]:

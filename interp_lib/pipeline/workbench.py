@@ -61,6 +61,20 @@ PROFILES: dict[str, Profile] = {
 }
 
 
+SOURCES = ("pretrained", "fresh")
+
+
+def check_choices(profile: str, source: str) -> None:
+    """Refuse a profile or a source that is none.
+
+    Raises:
+        InterpError: unknown; the message lists those there are.
+    """
+    for what, value, valid in (("profile", profile, tuple(PROFILES)), ("source", source, SOURCES)):
+        if value not in valid:
+            raise InterpError(f"unknown {what} '{value}'. Valid: {', '.join(valid)}.")
+
+
 class Workbench:
     """Set-up of one notebook.
 
@@ -89,10 +103,7 @@ class Workbench:
         runs_dir: str = "../runs",
         **parameters: Any,
     ) -> None:
-        if profile not in PROFILES:
-            raise InterpError(f"unknown profile '{profile}'. Valid: {', '.join(PROFILES)}.")
-        if source not in ("pretrained", "fresh"):
-            raise InterpError(f"unknown source '{source}'. Valid: pretrained, fresh.")
+        check_choices(profile, source)
         self.profile_name, self.profile, self.source = profile, PROFILES[profile], source
         self.checkpoints, self.runs = Path(checkpoints_dir), Path(runs_dir)
         self.outputs = Outputs(figures_dir, notebook, parameters={"profile": profile, "source": source, **parameters})
@@ -162,8 +173,6 @@ def train_fresh(runs: Path | str, profile: str, algorithm: str, env: str, seed: 
         settings = ALGORITHMS[algorithm].settings_class.__dataclass_fields__
         of_procgen = PROFILES[profile].procgen_options if ALGORITHMS[algorithm].procgen else {}
         options = {name: value for name, value in of_procgen.items() if name in settings}
-        resume = path.exists()
-        train(
-            algorithm, env, timesteps=steps, seed=seed, run_dir=path, options=options, resume=resume, progress=progress
-        )
+        how: dict[str, Any] = {"options": options, "resume": path.exists(), "progress": progress}
+        train(algorithm, env, timesteps=steps, seed=seed, run_dir=path, **how)
     return read_run(path)

@@ -14,8 +14,9 @@ from conftest import ROOT
 from interp_lib.cli.lab import write_notebook, write_prototype_notebook
 from interp_lib.common.errors import InterpError
 from interp_lib.common.storage import atomic_write, read_json, write_text
-from interp_lib.pipeline.campaign import Target, read_campaign
+from interp_lib.pipeline.campaign import read_campaign
 from interp_lib.pipeline.notebooks import numbered_notebooks
+from interp_lib.pipeline.workbench import Target
 from interp_lib.runs.folder import find_runs, read_run
 
 RUN = ROOT / "checkpoints" / "sppo-ninja-s2021"

@@ -13,12 +13,12 @@ from interp_lib import InterpError
 from interp_lib.pipeline.campaign import (
     Campaign,
     Standing,
-    Target,
     next_target,
     read_campaign,
     render_standings,
     standings,
 )
+from interp_lib.pipeline.workbench import Target
 from interp_lib.runs.checks import verify_run
 from interp_lib.runs.folder import find_runs, read_run
 from interp_lib.runs.training import train
@@ -95,7 +95,7 @@ def test_what_is_left_is_counted_once_a_run_and_at_its_own_speed():
 def test_standings_are_read_from_the_run_folders(tmp_path, tiny_sppo):
     run = read_run(tiny_sppo)
     target = Target(run.algorithm, run.env, run.seed, 10 * run.timesteps)
-    shutil.copytree(tiny_sppo, tmp_path / "runs" / target.run)
+    shutil.copytree(tiny_sppo, tmp_path / "runs" / target.name)
     (found,) = standings([target], tmp_path / "runs", tmp_path / "checkpoints")
     assert (found.trained, found.released, found.busy) == (run.timesteps, 0, False)
     assert found.state == "begun" and found.hours_left == pytest.approx(found.steps_left / found.rate / 3600)
