@@ -141,8 +141,8 @@ class ProtoActor(BasePolicy):
         self.log_stds.clamp_(_LEAST_LOG_STD, _LOG_STD_MAX)
 
     def _projected_parameters(self) -> list[tuple[str, nn.Parameter]]:
-        named = [(name, getattr(self, name)) for name in ("prototypes", "means", "log_stds")]
-        return named + [(f"encoder.{name}", parameter) for name, parameter in self.encoder.named_parameters()]
+        own = ("prototypes", "means", "log_stds")
+        return [*((name, getattr(self, name)) for name in own), *self.encoder.named_parameters("encoder")]
 
     def free_parameters(self) -> list[tuple[torch.Tensor, nn.Parameter]]:
         """Pairs (as it was just before the last projection, as it is) of what projection changes."""

@@ -35,16 +35,14 @@ class Projection:
 
 def replay_observations(buffer: ReplayBuffer, count: int, rng: np.random.Generator) -> np.ndarray:
     """Up to ``count`` different observations (n, *observation), drawn from a replay buffer without replacement."""
-    filled = buffer.buffer_size if buffer.full else buffer.pos
-    total = filled * buffer.n_envs
+    total = buffer.size() * buffer.n_envs
     flat = rng.choice(total, size=min(count, total), replace=False)
     return distinct(buffer.observations[flat // buffer.n_envs, flat % buffer.n_envs])
 
 
 def latest_observations(buffer: ReplayBuffer, count: int) -> np.ndarray:
     """The last ``count`` observations (n, *observation) that went into a replay buffer, or all if there are fewer."""
-    filled = buffer.buffer_size if buffer.full else buffer.pos
-    steps = min(filled, math.ceil(count / buffer.n_envs))
+    steps = min(buffer.size(), math.ceil(count / buffer.n_envs))
     rows = np.arange(buffer.pos - steps, buffer.pos) % buffer.buffer_size
     return buffer.observations[rows].reshape(-1, *buffer.obs_shape)
 

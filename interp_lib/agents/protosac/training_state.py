@@ -51,7 +51,7 @@ def write_state(agent: SAC | ProtoSAC, path: Path) -> None:
     """
     buffer, env = agent.replay_buffer, agent.env
     assert buffer is not None and env is not None
-    filled = buffer.buffer_size if buffer.full else buffer.pos
+    filled = buffer.size()
     digests: dict[str, str] = {}
     with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
 

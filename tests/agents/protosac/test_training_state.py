@@ -143,6 +143,14 @@ def test_a_config_that_was_to_follow_the_state_follows_it_on_resume(run, capsys)
     refused(run, capsys, "are of different runs")
 
 
+def test_settings_given_to_a_resume_are_refused(run, capsys):
+    before = (run / STATE).read_bytes()
+    for settings in (["--batch-size", "16"], ["--set", "batch_size=16"]):
+        assert main(["train", "protosac", "pendulum", "--run-dir", str(run), "--resume", "--quiet", *settings]) == 2
+        assert "a resumed run keeps its settings" in capsys.readouterr().err
+    assert (run / STATE).read_bytes() == before
+
+
 @pytest.mark.parametrize("arguments", [[], ["--resume"]])
 @pytest.mark.parametrize("algorithm", ["sac", "protosac"])
 def test_a_folder_without_a_state_is_started_over(arguments, algorithm, tmp_path, capsys):
