@@ -6,8 +6,8 @@ colour tells is told a second time by shape, position or a label.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -29,7 +29,7 @@ def plot_levels(table: pd.DataFrame, *, xlabel: str) -> Figure:
     """Training levels (hollow) and unseen levels (filled) of each agent, a panel a game; random play as a band.
 
     Args:
-        table: of generalization.level_table.
+        table: of levels.level_table.
     """
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D
@@ -52,12 +52,8 @@ def plot_levels(table: pd.DataFrame, *, xlabel: str) -> Figure:
             color = ALGORITHMS[row["agent"].lower()].color
             for side, shift, face in (("train", -0.14, "white"), ("unseen", 0.14, color)):
                 _interval(ax, _of(row, side), y + shift, color, face)
-        labels = [f"{r['agent']}, {_steps(r['steps'])}\n{r['actions']}" for _, r in part.iterrows()]
-        ax.set_yticks(range(len(part)), labels)
-        ax.set_ylim(len(part) - 0.45, -0.55)
-        ax.grid(axis="y", visible=False)
-        ax.set_title(env_title(game))
-        ax.set_xlabel(xlabel)
+        labels = [f"{r['agent']}, {r['steps'] / 1e6:.2f}M steps\n{r['actions']}" for _, r in part.iterrows()]
+        _label_rows(ax, labels, ylim=(len(part) - 0.45, -0.55), title=env_title(game), xlabel=xlabel)
     for ax in axes.flat[len(games) :]:
         ax.axis("off")
     key = [
@@ -73,7 +69,7 @@ def plot_restricted(table: pd.DataFrame) -> Figure:
     """The classic figure: return on training and on unseen levels over the number of training levels, a panel a game.
 
     Args:
-        table: of generalization.restricted_table.
+        table: of levels.restricted_table.
     """
     import matplotlib.pyplot as plt
 
@@ -93,10 +89,8 @@ def plot_restricted(table: pd.DataFrame) -> Figure:
         ax.set_xscale("log")
         ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
         ax.minorticks_off()
-        ax.set_xlim(ticks[0] / 1.6, ticks[-1] * 1.6)
-        ax.set_xlabel("number of training levels")
-        ax.set_ylabel("return per episode (mean, 95% interval)")
-        ax.set_title(env_title(game))
+        ax.set(xlim=(ticks[0] / 1.6, ticks[-1] * 1.6), title=env_title(game))
+        ax.set(xlabel="number of training levels", ylabel="return per episode (mean, 95% interval)")
         ax.legend(loc="best")
     return figure
 
@@ -117,7 +111,7 @@ def plot_comparison(
     """Interquartile mean, performance profile and probability of improvement of two algorithms, side by side.
 
     Args:
-        table: of Comparison.table.
+        table: of AlgorithmComparison.table.
         profiles: by algorithm (3, T): share above each of ``thresholds`` (T,), and its interval.
         improvement: P(second > first) over tasks and by task.
         unequal: the same by task where the two were trained unequally; drawn hollow, apart from the others.
@@ -136,22 +130,18 @@ def plot_comparison(
     )
     ax = axes[0]
     for y, name in enumerate(names):
+        row, color = table.loc[ALGORITHMS[name].title], ALGORITHMS[name].color
         for shift, statistic, marker in ((-0.13, "IQM", "o"), (0.13, "mean", "D")):
-            record = ALGORITHMS[name]
-            row, color = table.loc[record.title], record.color
             _interval(ax, _of(row, statistic), y + shift, color, color if marker == "o" else "white", marker)
             ax.annotate(
                 f"{statistic} {row[statistic]:.2f}", (row[f"{statistic} high"], y + shift), xytext=(6, 0),
                 textcoords="offset points", va="center", fontsize=9, color=INK,
             )  # fmt: skip
-    ax.set_yticks([0, 1], [baseline, other])
-    ax.set_ylim(1.5, -0.5)
+    xlabel = f"{scale}\n(95% interval, {unit} resampled;\n{rests_on})"
+    _label_rows(ax, [baseline, other], title="Interquartile mean (IQM) and mean", xlabel=xlabel)
     low, high = ax.get_xlim()
     ax.set_xlim(low, high + 0.45 * (high - low))  # room for the numbers
     ax.locator_params(axis="x", nbins=5)  # more would run into each other where the interval is narrow
-    ax.set_xlabel(f"{scale}\n(95% interval, {unit} resampled;\n{rests_on})")
-    ax.set_title("Interquartile mean (IQM) and mean")
-    ax.grid(axis="y", visible=False)
 
     ax = axes[1]
     for name, style in zip(names, ("-", (0, (5, 1.5))), strict=True):
@@ -161,11 +151,8 @@ def plot_comparison(
         ax.step(thresholds, share, color=record.color, linestyle=style, label=record.title, where="post")
     if random is not None:
         ax.step(thresholds, random, color=RANDOM, linestyle=":", linewidth=1.4, label="random", where="post")
-    ax.set_ylim(-0.02, 1.04)
-    ax.set_xlim(thresholds[0], thresholds[-1])
-    ax.set_xlabel(f"threshold τ ({scale})")
-    ax.set_ylabel(f"share of {unit} above τ")
-    ax.set_title("Performance profile")
+    ax.set(xlim=(thresholds[0], thresholds[-1]), ylim=(-0.02, 1.04), title="Performance profile")
+    ax.set(xlabel=f"threshold τ ({scale})", ylabel=f"share of {unit} above τ")
     ax.legend(loc="best")
 
     ax = axes[2]
@@ -184,12 +171,8 @@ def plot_comparison(
             textcoords="offset points", va="center", ha="left" if right else "right", fontsize=9, color=INK,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
         )  # fmt: skip
-    ax.set_yticks(range(len(lines)), [name for name, *_ in lines])
-    ax.set_ylim(len(lines) - 0.5, -0.5)
-    ax.set_xlim(-0.03, 1.03)
-    ax.set_xlabel(f"P({other} > {baseline})\n(95% interval, {unit} resampled)")
-    ax.set_title("Probability of improvement")
-    ax.grid(axis="y", visible=False)
+    xlabel = f"P({other} > {baseline})\n(95% interval, {unit} resampled)"
+    _label_rows(ax, [name for name, *_ in lines], xlim=(-0.03, 1.03), title="Probability of improvement", xlabel=xlabel)
     return figure
 
 
@@ -197,7 +180,7 @@ def plot_published(table: pd.DataFrame) -> Figure:
     """Runs here against the published seeds at the same number of steps, on the benchmark's scale so games can share.
 
     Args:
-        table: of generalization.published_comparison.
+        table: of levels.published_comparison.
     """
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D
@@ -214,12 +197,8 @@ def plot_published(table: pd.DataFrame) -> Figure:
         ax.plot(interval, [y, y], color=color, linewidth=2)
         ax.plot(here, y, "o", color=color, markersize=8, markeredgecolor="white")
     labels = [f"{env_title(r['game'])}, {r['steps']:,} steps, {r['agent']}" for _, r in rows.iterrows()]
-    ax.set_yticks(range(len(rows)), labels)
-    ax.set_ylim(len(rows) - 0.5, -0.5)
-    ax.set_xlabel(
-        "normalised mean return of the last 100 training episodes, 95% interval over them (0 blind, 1 the best)"
-    )
-    ax.grid(axis="y", visible=False)
+    xlabel = "normalised mean return of the last 100 training episodes, 95% interval over them (0 blind, 1 the best)"
+    _label_rows(ax, labels, xlabel=xlabel)
     seeds = "–".join(str(n) for n in sorted({*rows["seeds"]}))
     agents = [
         Line2D([], [], color=ALGORITHMS[agent.lower()].color, marker="o", linestyle="", label=f"{agent} here")
@@ -233,6 +212,13 @@ def plot_published(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def _label_rows(ax: Axes, labels: Sequence[str], **settings: Any) -> None:
+    """Write ``labels`` beside lines 0, 1, … from the top; ``settings`` are those of the axes."""
+    ax.set_yticks(range(len(labels)), labels)
+    ax.set(**{"ylim": (len(labels) - 0.5, -0.5)} | settings)
+    ax.grid(axis="y", visible=False)
+
+
 def _interval(ax: Axes, interval: Interval, y: float, color: str, face: str, marker: str = "o") -> None:
     ax.plot([interval.low, interval.high], [y, y], color=color, linewidth=3.5, alpha=0.5, solid_capstyle="butt")
     ax.plot(interval.mean, y, marker, color=color, markerfacecolor=face, markersize=6.5, markeredgewidth=1.5)
@@ -240,7 +226,3 @@ def _interval(ax: Axes, interval: Interval, y: float, color: str, face: str, mar
 
 def _of(row: pd.Series, name: str) -> Interval:
     return Interval(row[name], row[f"{name} low"], row[f"{name} high"])
-
-
-def _steps(steps: float) -> str:
-    return f"{steps / 1e6:.2f}M steps"
