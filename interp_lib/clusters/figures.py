@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ..common.graphs import stretch_contrast
 from ..common.labels import percent
-from ..common.style import INK, cluster_color
+from ..common.style import INK, cluster_color, stretch_contrast
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from ..agents.sppo.agents import PPO
 from ..clusters.states import StateSet
 from ..clusters.study import action_table
-from ..common.labels import percent, show_state
+from ..common.labels import percent
 from ..common.outputs import Outputs
-from ..common.style import INK, MUTED, cluster_color
+from ..common.style import INK, MUTED, cluster_color, show_state
 
 
 def save_medoids(agent: PPO, states: StateSet, outputs: Outputs, runs: Sequence[Path]) -> dict[int, int]:

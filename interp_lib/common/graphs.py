@@ -1,4 +1,4 @@
-"""A graph of what an agent is in, clusters or leading prototypes: where it goes from each, and its picture."""
+"""A graph of what an agent is in, clusters or leading prototypes: where it goes from each, and then the picture."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 
 from .labels import covered, percent
 from .statistics import NOTHING, columns, group_sums, ratio_interval
-from .style import INK, cluster_color
+from .style import INK, cluster_color, stretch_contrast
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,20 +19,23 @@ if TYPE_CHECKING:
 END, CUT = -1, -2  # what follows a stretch that no node follows: the episode ended, the recording ended
 
 
-def stretch_contrast(image: np.ndarray, most: float = 4.0) -> np.ndarray:
-    """``image`` (H, W, 3) with its deviations from its mean colour enlarged up to ``most`` times: means are pale."""
-    middle = image.mean(axis=(0, 1))
-    deviation = image - middle
-    gain = np.clip(110 / max(np.percentile(np.abs(deviation), 99.5), 1e-9), 1, most)
-    return np.clip(middle + gain * deviation, 0, 255).round().astype(np.uint8)
+LEAST_PROBABILITY = 0.1  # of an arrow
+LEAST_VISITS = 10  # one of four visits is 25%, and says nothing
+_BENDS = (0.16, 0.3, 0.45, -0.3, -0.45, 0.6)  # how far an arrow bows out: the first that passes by the other pictures
+_LABELS_AT = (0.36, 0.46, 0.28, 0.56, 0.66, 0.2, 0.76)  # where along it its label may be: the first that is free
+
+Box = tuple[float, float, float, float]  # left, bottom, right, top
 
 
 def transitions_between(found: pd.DataFrame, groups: int) -> pd.DataFrame:
-    """:func:`transition_table` of stretches from any source.
+    """What follows each cluster, and how often.
 
     Args:
         found: complete stretches: ``cluster``, ``next``, and ``env``, an int below ``groups`` that intervals resample.
         groups: how many environments, or episodes.
+
+    Returns:
+        index ``cluster``, ``next``; ``count``, and ``probability`` of ``next`` after ``cluster`` with its 95% interval.
     """
     rows = []
     for k, of_k in found.groupby("cluster"):
@@ -43,18 +46,6 @@ def transitions_between(found: pd.DataFrame, groups: int) -> pd.DataFrame:
             rows.append({"cluster": k, "next": following, "count": len(moves), **columns("probability", interval)})
     table = pd.DataFrame(rows, columns=["cluster", "next", "count", *columns("probability", NOTHING)])
     return table.astype({"cluster": int, "next": int, "count": int}).set_index(["cluster", "next"])
-
-
-LEAST_PROBABILITY = 0.1
-
-
-LEAST_VISITS = 10  # one of four visits is 25%, and says nothing
-
-
-_BENDS = (0.16, 0.3, 0.45, -0.3, -0.45, 0.6)  # how far an arrow bows out: the first that passes by the other pictures
-
-
-_LABELS_AT = (0.36, 0.46, 0.28, 0.56, 0.66, 0.2, 0.76)  # where along it its label may be: the first that is free
 
 
 def spread_out(centres: Mapping[int, np.ndarray], least: float = 0.62) -> dict[int, np.ndarray]:
@@ -115,7 +106,7 @@ def draw_transitions(
     tag = (0.36 * max(map(len, (names or {0: ""}).values())) + 0.35) * 8.5 * point  # half the width of a name
     captions = {k: _caption_place(p, size[k], tag if names else 0.0) for k, p in place.items()}
     taken = {k: _boxes(p, size[k], captions[k], point) for k, p in place.items()}
-    labels: list[tuple[float, float, float, float]] = []
+    labels: list[Box] = []
     visits = transitions["count"].groupby("cluster").transform("sum")
     strong = transitions["probability"][(transitions["probability"] >= least) & (visits >= LEAST_VISITS)].sort_values()
     for (k, following), probability in strong.items():
@@ -176,7 +167,7 @@ def _caption_place(place: np.ndarray, size: float, tag: float) -> tuple[tuple[fl
     )  # fmt: skip
 
 
-def _boxes(place: np.ndarray, size: float, caption: tuple, point: float) -> list[tuple[float, float, float, float]]:
+def _boxes(place: np.ndarray, size: float, caption: tuple, point: float) -> list[Box]:
     """What a cluster takes: its picture with the name at its corner, its caption (left, bottom, right, top)."""
     (x, y), align, vertical = caption
     width, height = 82 * point, 12 * point
@@ -187,7 +178,7 @@ def _boxes(place: np.ndarray, size: float, caption: tuple, point: float) -> list
     return [picture, (left, bottom, left + width, bottom + height)]
 
 
-def _passing_by(start: np.ndarray, stop: np.ndarray, boxes: list[tuple[float, float, float, float]]) -> np.ndarray:
+def _passing_by(start: np.ndarray, stop: np.ndarray, boxes: list[Box]) -> np.ndarray:
     """Middle control point of an arrow: the least bow with which it crosses the fewest of ``boxes``."""
     length = np.linalg.norm(stop - start)
     aside = np.array([1, -1]) * (stop - start)[::-1] / length
@@ -195,14 +186,14 @@ def _passing_by(start: np.ndarray, stop: np.ndarray, boxes: list[tuple[float, fl
     left, bottom, right, top = np.array(boxes).reshape(-1, 4).T
 
     def crossed(middle: np.ndarray) -> int:
-        x, y = np.stack([_on_curve(start, middle, stop, t) for t in np.linspace(0, 1, 60)]).T[..., None]
+        x, y = _on_curve(start, middle, stop, np.linspace(0, 1, 60)[:, None]).T[..., None]
         return int(((x > left) & (x < right) & (y > bottom) & (y < top)).any(0).sum())
 
     return min(middles, key=crossed)
 
 
-def _on_curve(start: np.ndarray, middle: np.ndarray, stop: np.ndarray, t: float) -> np.ndarray:
-    """Point of the quadratic Bézier curve at ``t``."""
+def _on_curve(start: np.ndarray, middle: np.ndarray, stop: np.ndarray, t: float | np.ndarray) -> np.ndarray:
+    """Point of the quadratic Bézier curve at ``t``; points (n, 2) for ``t`` (n, 1)."""
     return (1 - t) ** 2 * start + 2 * t * (1 - t) * middle + t**2 * stop
 
 
@@ -213,7 +204,7 @@ def _trimmed(
     from matplotlib.path import Path
 
     t = np.linspace(0, 1, 400)
-    curve = np.stack([_on_curve(start, middle, stop, x) for x in t])
+    curve = _on_curve(start, middle, stop, t[:, None])
     outside = (np.abs(curve - start).max(1) >= before) & (np.abs(curve - stop).max(1) >= after)
     if not outside.any():
         outside[:] = True

@@ -5,16 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-from matplotlib.axes import Axes
-
-
-def show_state(axes: Axes, picture: np.ndarray, color: str, *, width: float = 2.2) -> None:
-    """A state's picture in a coloured border."""
-    axes.imshow(picture, interpolation="antialiased")
-    axes.set(xticks=[], yticks=[])
-    axes.grid(False)
-    for spine in axes.spines.values():
-        spine.set(visible=True, color=color, linewidth=width)
 
 
 def spread_labels(points: np.ndarray, size: tuple[float, float]) -> np.ndarray:

@@ -84,7 +84,7 @@ class Outputs:
 
     def __init__(self, folder: Path | str, notebook: Path | str, *, parameters: Mapping[str, Any] | None = None):
         self.folder = Path(folder)
-        self.notebook = _stem(notebook)
+        self.notebook = Path(notebook).name.removesuffix(".ipynb")
         kept = {k: v for k, v in (parameters or {}).items() if k not in _NOT_PROVENANCE}
         self.parameters: dict[str, Any] = json.loads(json.dumps(kept, default=str))
         self._numbers: dict[str, int] = {}
@@ -103,15 +103,9 @@ class Outputs:
         return self._save("figure", name, caption, runs, files, width, height)
 
     def video(
-        self,
-        frames: Iterable[Any],
-        name: str,
-        caption: str,
-        runs: Iterable[Run] = (),
-        *,
-        fps: float = 8,
+        self, frames: Iterable[Any], name: str, caption: str, runs: Iterable[Run] = (), *, fps: float = 8,
         animation: int = 0,
-    ) -> Path:
+    ) -> Path:  # fmt: skip
         """Save frames (uint8, H x W x 3) or clips, joined end to end, as MP4, and the first frame as a poster.
 
         Args:
@@ -121,21 +115,19 @@ class Outputs:
             InterpError: there are no frames.
         """
         first: list[np.ndarray] = []
-        small: list[np.ndarray] = []
 
         def keep_first() -> Iterable[np.ndarray]:
             for frame in iterate_frames(frames):
-                if not first:
+                if len(first) < max(animation, 1):
                     first.append(frame.copy())  # an environment may draw into the same buffer again
-                if len(small) < animation:
-                    small.append(_shrink(frame, ANIMATION_WIDTH))
                 yield frame
 
         old = self._retire(name)
         info = write_mp4(self._path(f"{name}.mp4"), keep_first(), fps)
         files: dict[str, bytes | None] = {f"{name}.mp4": None, f"{name}.poster.png": _png(first[0])}
         if animation:
-            write_animation(self._path(f"{name}.webp"), small, fps)
+            width = min(ANIMATION_WIDTH, first[0].shape[1])
+            write_animation(self._path(f"{name}.webp"), first, fps, width=width)
             files[f"{name}.webp"] = None
         return self._save("video", name, caption, runs, files, info.width, info.height, old)
 
@@ -171,16 +163,9 @@ class Outputs:
             sidecar.unlink()
 
     def _save(
-        self,
-        kind: str,
-        name: str,
-        caption: str,
-        runs: Iterable[Run],
-        files: Mapping[str, bytes | None],
-        width: int = 0,
-        height: int = 0,
-        old: Iterable[str] = (),
-    ) -> Path:
+        self, kind: str, name: str, caption: str, runs: Iterable[Run], files: Mapping[str, bytes | None],
+        width: int = 0, height: int = 0, old: Iterable[str] = (),
+    ) -> Path:  # fmt: skip
         """Write ``files`` (None: is already there), then the sidecar; remove ``old`` files that have no successor."""
         paths = {file: self._path(file) for file in files}
         old = {*old, *self._retire(name)}
@@ -190,13 +175,12 @@ class Outputs:
                     target.write(data)
         for file in old - set(files):
             self._path(file).unlink(missing_ok=True)
-        number = self._numbers.setdefault(name, len(self._numbers) + 1)
         output = Output(
             name=name,
             kind=kind,
             caption=" ".join(caption.split()),
             notebook=self.notebook,
-            sequence=number,
+            sequence=self._numbers.setdefault(name, len(self._numbers) + 1),
             files={file: hashlib.sha256(path.read_bytes()).hexdigest() for file, path in paths.items()},
             runs=[self._source(run) for run in ([runs] if isinstance(runs, str | os.PathLike) else runs)],
             parameters=self.parameters,
@@ -241,7 +225,7 @@ def clear_outputs(folder: Path | str, notebook: Path | str) -> None:
 
     Only sidecars and the files they list go; anything else in the folder stays.
     """
-    place = Path(folder) / _stem(notebook)
+    place = Path(folder) / Path(notebook).name.removesuffix(".ipynb")
     for sidecar in place.glob("*.json"):
         try:
             value = read_json(sidecar)
@@ -270,25 +254,10 @@ def _listed_files(value: Any) -> set[str]:
     return {Path(file).name for file in value["files"]} if _is_sidecar(value) else set()
 
 
-def _stem(notebook: Path | str) -> str:
-    path = Path(notebook)
-    return path.stem if path.suffix == ".ipynb" else path.name
-
-
 def _render(fig: Figure, file_format: str, metadata: dict[str, None]) -> bytes:
     buffer = io.BytesIO()
     fig.savefig(buffer, format=file_format, dpi=300, bbox_inches="tight", facecolor="white", metadata=metadata)
     return buffer.getvalue()
-
-
-def _shrink(frame: np.ndarray, width: int) -> np.ndarray:
-    """A copy of ``frame`` (H, W, 3), at most ``width`` pixels wide."""
-    from PIL import Image
-
-    height, old = frame.shape[:2]
-    if old <= width:
-        return frame.copy()
-    return np.asarray(Image.fromarray(frame).resize((width, round(height * width / old)), Image.Resampling.LANCZOS))
 
 
 def _png(array: np.ndarray) -> bytes:

@@ -14,23 +14,9 @@ from typing import Any
 
 # The libraries that can change a number. Everything else is pinned in requirements.lock.
 LIBRARIES: tuple[str, ...] = (
-    "interp-lib",
-    "torch",
-    "numpy",
-    "procgen-mirror",
-    "gym3",
-    "gymnasium",
-    "mujoco",
-    "box2d",
-    "pygame",
-    "stable-baselines3",
-    "safetensors",
-    "scikit-learn",
-    "openTSNE",
-    "scipy",
-    "pandas",
-    "av",
-)
+    "interp-lib", "torch", "numpy", "procgen-mirror", "gym3", "gymnasium", "mujoco", "box2d", "pygame",
+    "stable-baselines3", "safetensors", "scikit-learn", "openTSNE", "scipy", "pandas", "av",
+)  # fmt: skip
 _CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -48,16 +34,11 @@ def provenance() -> dict[str, Any]:
         ``date``: UTC, ISO 8601, whole seconds.
     """
     return {
-        "libraries": library_versions(),
+        "libraries": {"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}},
         "git": git_state(),
         "hardware": {"cpu": cpu_model(), "cores": cores(), "gpu": gpu_name()},
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-
-
-def library_versions() -> dict[str, str | None]:
-    """Return the version of Python and of each library that can change a number; None where it is missing."""
-    return {"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}}
 
 
 def git_state(checkout: Path | str = _CHECKOUT) -> dict[str, str | bool | None]:

@@ -10,18 +10,11 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from PIL.ImageFont import FreeTypeFont
 import numpy as np
 
-
-def readable_ink(color: str) -> str:
-    """Black or white, whichever is easier to read on ``color`` (#RRGGBB; WCAG relative luminance)."""
-    channels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-    luminance = np.dot(linear, (0.2126, 0.7152, 0.0722))
-    return "#000000" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "#ffffff"
-
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from PIL.ImageFont import FreeTypeFont
 
 # One colour a code: SPPO has K = 8.
 CLUSTER_COLORS: tuple[str, ...] = (
@@ -29,15 +22,9 @@ CLUSTER_COLORS: tuple[str, ...] = (
 )  # fmt: skip
 
 
-PUBLISHED = "#A7ACB3"  # what others measured; an algorithm's own colour is in its record (agents.registry)
-
-
+PUBLISHED = "#A7ACB3"  # what others measured
 INK = "#1F2328"
-
-
 MUTED = "#57606A"  # second to INK: ticks, remarks
-
-
 GRID = "#E3E6EA"
 
 
@@ -56,6 +43,31 @@ def cluster_color(k: int) -> str:
     target, share = ((255, 0.0), (255, 0.45), (0, 0.4))[k // len(CLUSTER_COLORS) % 3]
     channels = (int(base[i : i + 2], 16) for i in (1, 3, 5))
     return "#" + "".join(f"{round(c + (target - c) * share):02X}" for c in channels)
+
+
+def readable_ink(color: str) -> str:
+    """Black or white, whichever is easier to read on ``color`` (#RRGGBB; WCAG relative luminance)."""
+    channels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    luminance = np.dot(linear, (0.2126, 0.7152, 0.0722))
+    return "#000000" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "#ffffff"
+
+
+def show_state(axes: Axes, picture: np.ndarray, color: str, *, width: float = 2.2) -> None:
+    """A state's picture in a coloured border."""
+    axes.imshow(picture, interpolation="antialiased")
+    axes.set(xticks=[], yticks=[])
+    axes.grid(False)
+    for spine in axes.spines.values():
+        spine.set(visible=True, color=color, linewidth=width)
+
+
+def stretch_contrast(image: np.ndarray, most: float = 4.0) -> np.ndarray:
+    """``image`` (H, W, 3) with its deviations from its mean colour enlarged up to ``most`` times: means are pale."""
+    middle = image.mean(axis=(0, 1))
+    deviation = image - middle
+    gain = np.clip(110 / max(np.percentile(np.abs(deviation), 99.5), 1e-9), 1, most)
+    return np.clip(middle + gain * deviation, 0, 255).round().astype(np.uint8)
 
 
 @functools.cache

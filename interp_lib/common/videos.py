@@ -98,16 +98,9 @@ def write_animation(path: Path | str, frames: Iterable[Any], fps: float, *, widt
         how = Image.Resampling.NEAREST if width > images[0].width else Image.Resampling.LANCZOS
         images = [image.resize(size, how) for image in images]
     options = {"method": 6, "quality": 85} if path.suffix == ".webp" else {"optimize": True}
+    kind, duration = path.suffix[1:].upper(), round(1000 / fps)
     with atomic_write(path) as file:
-        images[0].save(
-            file,
-            format=path.suffix[1:].upper(),
-            save_all=True,
-            append_images=images[1:],
-            duration=round(1000 / fps),
-            loop=0,
-            **options,
-        )
+        images[0].save(file, format=kind, save_all=True, append_images=images[1:], duration=duration, loop=0, **options)
     return VideoInfo(images[0].width, images[0].height, len(images))
 
 
@@ -149,7 +142,5 @@ def _same_size(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
 
 def _even(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
     for frame in frames:
-        height, width = frame.shape[:2]
-        yield (
-            np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge") if height % 2 or width % 2 else frame
-        )
+        odd = [(0, side % 2) for side in frame.shape[:2]]
+        yield np.pad(frame, [*odd, (0, 0)], mode="edge") if odd != [(0, 0), (0, 0)] else frame

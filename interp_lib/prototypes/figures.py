@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine, PlaceHolderLayoutEngine
 from matplotlib.patches import Patch
 
-from ..common.labels import percent, show_state, spread_labels
-from ..common.style import GRID, INK, MUTED, cluster_color
+from ..common.labels import percent, spread_labels
+from ..common.style import GRID, INK, MUTED, cluster_color, show_state
 from . import (
     Decision,
     EpisodeTrace,
