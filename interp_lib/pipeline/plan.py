@@ -133,16 +133,9 @@ class Plan:
                 inputs += self._states_files(run)
         return inputs
 
-    def is_current(self, stem: str) -> bool:
-        """Whether the notebook's outputs are in the report: chosen now, or made before."""
-        return stem in self.only or (self.figures / stamp("notebooks", stem)).exists()
-
-    def _needs(self, stem: str) -> dict[str, Any] | None:
-        return declared_needs(self.notebook(stem))
-
     def _shown(self, stem: str) -> Iterator[Shown]:
         """The runs a notebook names in its metadata."""
-        for use in (self._needs(stem) or {}).get("runs", ()):
+        for use in (declared_needs(self.notebook(stem)) or {}).get("runs", ()):
             values = declared_parameters(self.notebook(stem)) | self.parameters(stem)
             for algorithm in use["algorithms"]:
                 if isinstance(env := values.get(use["env"]), str):
@@ -151,7 +144,7 @@ class Plan:
 
     def may_use(self, stem: str, run: str) -> bool:
         """Whether ``run`` is one of those the plan counts among the notebook's inputs."""
-        needs = self._needs(stem)
+        needs = declared_needs(self.notebook(stem))
         if needs is None or (needs.get("compares_all") and not self.fresh):
             return True
         return run.rpartition("-s")[0] in {f"{shown.algorithm}-{shown.env}" for shown in self._shown(stem)}
@@ -246,9 +239,9 @@ class Plan:
 
     def made_stamps(self) -> list[str]:
         """Stamps of the notebooks, chosen now or made before, and explorers on the page."""
-        stamps = [stamp("notebooks", path.stem) for path in numbered_notebooks(self.notebooks)
-                  if self.is_current(path.stem)]  # fmt: skip
-        return stamps + [stamp("explorers", run) for run in self.explorers()]
+        stamps = {path.stem: stamp("notebooks", path.stem) for path in numbered_notebooks(self.notebooks)}
+        shown = [file for stem, file in stamps.items() if stem in self.only or (self.figures / file).exists()]
+        return shown + [stamp("explorers", run) for run in self.explorers()]
 
 
 def stamp(kind: str, name: str) -> str:

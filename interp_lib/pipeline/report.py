@@ -92,21 +92,6 @@ def build_report(figures_dir: Path | str) -> Path:
     return figures_dir / "index.html"
 
 
-# nbconvert's page, less what it would fetch from other hosts before it shows anything. Widgets need a kernel anyway.
-NOTEBOOK_TEMPLATE = """
-{%- extends "lab/index.html.j2" -%}
-{%- block html_head_js -%}{%- endblock -%}
-{%- block jupyter_widgets -%}{%- endblock -%}
-{%- block html_head_js_mermaidjs -%}{%- endblock -%}
-{%- block html_head_js_mathjax -%}
-<script type="text/x-mathjax-config">
-MathJax.Hub.Config({tex2jax: {inlineMath: [["$", "$"]], displayMath: [["$$", "$$"]], processEscapes: true}});
-</script>
-<script async src="{{ resources.mathjax_url }}"></script>
-{%- endblock -%}
-"""
-
-
 def export_html(executed: Path) -> Path:
     """Write an executed notebook as HTML beside it, readable without Jupyter.
 
@@ -114,7 +99,8 @@ def export_html(executed: Path) -> Path:
     """
     from nbconvert.exporters import HTMLExporter
 
-    exporter = HTMLExporter(raw_template=NOTEBOOK_TEMPLATE)
+    template = (Path(__file__).parent / "notebook.html.j2").read_text(encoding="utf-8")
+    exporter = HTMLExporter(raw_template=template)
     page, _ = exporter.from_filename(str(executed), resources={"metadata": {"name": executed.stem}})
     write_text(executed.with_suffix(".html"), page)
     return executed.with_suffix(".html")
@@ -152,9 +138,7 @@ def _sections(figures_dir: Path, explorers: Mapping[str, Explorer]) -> list[Simp
         title, introduction = _self_description(executed / f"{name}.ipynb")
         number = name.split("_")[0].lstrip("0") or name
         items = _items(figures_dir, outputs.get(name, []), number if number.isdigit() else name)
-        used = (
-            dict.fromkeys(run.name for item in items for run in item.output.runs) if _explores(name, executed) else {}
-        )
+        used = dict.fromkeys(run.name for item in items for run in item.output.runs)
         groups = {layout: [item for item in items if item.output.kind in of] for layout, of in GROUPS.items()}
         sections.append(
             SimpleNamespace(
