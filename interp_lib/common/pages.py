@@ -21,20 +21,21 @@ class ExplorerInfo(NamedTuple):
     states: int
 
 
-def sheet_grid(height: int, width: int) -> tuple[int, int]:
-    """Frames side by side, and lines of them, in a sheet."""
-    return max(1, SHEET_SIDE // width), max(1, SHEET_SIDE // height)
+def frame_geometry(frames: np.ndarray) -> dict[str, Any]:
+    """What the page's script needs to find a frame of (n, H, W, 3): its size, and how many a sheet has each way."""
+    height, width = frames.shape[1:3]
+    return {"tile": [width, height], "grid": [max(1, SHEET_SIDE // width), max(1, SHEET_SIDE // height)]}
 
 
 def sheets(frames: np.ndarray) -> list[str]:
-    """Frames uint8 (n, H, W, 3) as WebP data URIs, each a sheet of :func:`sheet_grid`, line by line; unused ones black.
+    """Frames uint8 (n, H, W, 3) as WebP data URIs, each a sheet of them, line by line; unused places are black.
 
     One sheet compresses better than its frames, and is decoded at once.
     """
     from PIL import Image
 
     height, width = frames.shape[1:3]
-    columns, lines = sheet_grid(height, width)
+    columns, lines = frame_geometry(frames)["grid"]
     uris = []
     for first in range(0, len(frames), columns * lines):
         part = frames[first : first + columns * lines]
@@ -48,12 +49,6 @@ def sheets(frames: np.ndarray) -> list[str]:
         )
         uris.append("data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode())
     return uris
-
-
-def frame_geometry(frames: np.ndarray) -> dict[str, Any]:
-    """What the page's script needs to find a frame of (n, H, W, 3) in its sheets."""
-    height, width = frames.shape[1:3]
-    return {"tile": [width, height], "grid": list(sheet_grid(height, width))}
 
 
 def render_page(template: str, **values: Any) -> str:

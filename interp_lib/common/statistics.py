@@ -92,12 +92,9 @@ def sums_interval(
 
 
 def ratio_interval(numerator: np.ndarray, denominator: np.ndarray, *, resamples: int = 2000) -> Interval:
-    """Σ numerator / Σ denominator with its percentile bootstrap interval, groups resampled.
+    """Σ numerator / Σ denominator, (G,) sums of each group, with its percentile bootstrap interval, groups resampled.
 
     A share of states, a mean over states, a mean over stretches: each is such a ratio of sums by group.
-
-    Args:
-        numerator, denominator: (G,), sums of each group.
 
     Returns:
         NaN where the denominators sum to 0, without an interval where fewer than two groups have any.

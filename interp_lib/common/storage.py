@@ -181,7 +181,7 @@ def load_state(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], sou
 
 
 def refuse_nonfinite(tensors: Mapping[str, torch.Tensor], source: Path | str) -> None:
-    """Raise InterpError where ``tensors``, by name, hold NaN, infinite or complex numbers."""
+    """Raise InterpError where ``tensors`` hold NaN, infinite or complex numbers."""
     broken = next((name for name, t in tensors.items() if t.is_complex() or not t.float().isfinite().all()), None)
     if broken is not None:
         raise InterpError(f"{source} is damaged: {broken:.80} is not finite. Restore it or train the run again.")

@@ -25,14 +25,13 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEX
 # What would have others' code or settings in our pictures; a notebook's kernel chooses its own backend.
 _FOREIGN = ("MPLBACKEND", "MATPLOTLIBRC", "PYTHONSTARTUP", "SNAKEMAKE_PROFILE")
 
-
 FOUND: list[str] = []  # what was not as it should be and what is done about it, a line each, for `interp doctor`
 
 
 def settle() -> None:
     """Make this process independent of its surroundings."""
     _open_streams()
-    FOUND.extend([*_home(), *_folders(), *_threads(), *_foreign(), *_display()])
+    FOUND.extend([*_home(), *_variables()])
 
 
 def _open_streams() -> None:
@@ -87,32 +86,29 @@ def _usable(folder: Path) -> bool:
         return False
 
 
-def _folders() -> list[str]:
-    named = [name for name in _FOLDERS if os.environ.get(name)]
-    for name in named:
+def _variables() -> list[str]:
+    """Take away the variables that libraries would stumble over, or find others' code and settings by."""
+    found = []
+
+    def forget(name: str, why: str) -> None:
+        found.append(f"{name}={os.environ.pop(name)} {why}")
+
+    number = re.compile(r"[1-9]\d{0,3}(,[1-9]\d{0,3})*")
+    for name in filter(os.environ.get, _FOLDERS):
         with contextlib.suppress(OSError):  # as the library would
             Path(os.environ[name]).mkdir(0o700, parents=True, exist_ok=True)
-    bad = [name for name in named if not _usable(Path(os.environ[name]))]
-    return [f"{name}={os.environ.pop(name)} can't be written to and is ignored" for name in bad]
-
-
-def _threads() -> list[str]:
-    number = re.compile(r"[1-9]\d{0,3}(,[1-9]\d{0,3})*")
-    bad = [name for name in _THREADS if name in os.environ and not number.fullmatch(os.environ[name].strip())]
-    return [f"{name}={os.environ.pop(name)} is no number of threads and is ignored" for name in bad]
-
-
-def _foreign() -> list[str]:
-    found = [name for name in _FOREIGN if os.environ.get(name)]
-    return [f"{name}={os.environ.pop(name)} is ignored" for name in found]
-
-
-def _display() -> list[str]:
-    """Forget a display that does not open: OpenGL and SDL would try it, and fail with pages of complaints."""
-    names = {name for name in ("DISPLAY", "WAYLAND_DISPLAY") if name in os.environ}
-    if not names or display_opens():
-        return []
-    return [f"{name}={os.environ.pop(name)} does not open: pictures are drawn without it" for name in sorted(names)]
+        if not _usable(Path(os.environ[name])):
+            forget(name, "can't be written to and is ignored")
+    for name in _THREADS:
+        if not number.fullmatch(os.environ.get(name, "1").strip()):
+            forget(name, "is no number of threads and is ignored")
+    for name in filter(os.environ.get, _FOREIGN):
+        forget(name, "is ignored")
+    displays = [name for name in ("DISPLAY", "WAYLAND_DISPLAY") if name in os.environ]
+    if displays and not display_opens():  # OpenGL and SDL would try it, and fail with pages of complaints
+        for name in displays:
+            forget(name, "does not open: pictures are drawn without it")
+    return found
 
 
 def display_opens() -> bool:
