@@ -104,8 +104,8 @@ def compare_tsne(states_path: Path, sizes: list[int], rounds: int, threads: int)
 def part(name: str, run: str, folder: Path, steps: int) -> dict:
     """One part of notebook 03, in this process: its seconds, those of all its threads, and its peak memory."""
     from interp_lib import load_agent
-    from interp_lib.clusters.outputs import play_for_videos, save_skill_videos
-    from interp_lib.clusters.states import collect_states
+    from interp_lib.clusters.collect import collect_states
+    from interp_lib.clusters.videos import play_for_videos, save_skill_videos
     from interp_lib.common.outputs import Outputs
 
     path, result = folder / "states.h5", {}

@@ -23,7 +23,7 @@ from interp_lib import SPPO
 from interp_lib.agents.sppo.agents import TRAINING_STATE
 from interp_lib.agents.sppo.training_state import write_state
 from interp_lib.cli import main
-from interp_lib.clusters.states import collect_states
+from interp_lib.clusters.collect import collect_states
 from interp_lib.common.storage import read_json, read_tensors, write_json, write_tensors
 from interp_lib.pipeline.release import evaluate_and_release
 from interp_lib.runs.folder import load_agent, sha256

@@ -53,19 +53,21 @@ def add_embed(commands: Any) -> None:
 
 
 def _run_embed(args: argparse.Namespace) -> None:
+    from ..clusters.collect import open_states
     from ..clusters.descriptions import read_descriptions
-    from ..clusters.outputs import draw_spaces, save_cluster_outputs, save_transitions
-    from ..clusters.states import collect_states
+    from ..clusters.outputs import save_embedding
+    from ..clusters.study import ClusterStudy
+    from ..pipeline.workbench import states_file
     from ..runs.folder import load_agent
 
     run, outputs = _run_outputs(args, "clusters")
-    path = outputs.folder / run.name / "states.h5"
     agent = load_agent(run.path)
     descriptions = read_descriptions(run.path, agent.config.num_codes)  # before it takes minutes
-    states = collect_states(agent, path, steps=args.steps, seed=args.seed, reuse=True)
-    draw_spaces(states, outputs, [run.path], tsne_states=args.tsne_states)
-    save_cluster_outputs(agent, states, outputs, [run.path], descriptions)
-    save_transitions(states, outputs, [run.path])
+    states = open_states(agent, states_file(outputs.folder, run.name), steps=args.steps, seed=args.seed)
+    study = ClusterStudy(agent, states)
+    problems = save_embedding(study, outputs, [run.path], tsne_states=args.tsne_states, descriptions=descriptions)
+    for name, problem in problems.items():
+        say(f"left out {name}: {problem}")
     print(f"saved {len(states):,} states and their pictures in {outputs.folder / run.name}")
 
 
@@ -81,7 +83,7 @@ def add_videos(commands: Any) -> None:
 
 def _run_videos(args: argparse.Namespace) -> None:
     from ..clusters.descriptions import read_descriptions
-    from ..clusters.outputs import play_for_videos, save_skill_videos
+    from ..clusters.videos import play_for_videos, save_skill_videos
     from ..runs.folder import load_agent
 
     run, outputs = _run_outputs(args, "clusters")
@@ -115,10 +117,14 @@ def _run_browse(args: argparse.Namespace) -> None:
     clusters = run.record.explains != "prototypes"
     agent: Any = load_agent(run.path) if clusters or (args.export and not args.states) else None
     if clusters:
-        from ..clusters.groups import states_of
+        from ..clusters.collect import open_states
         from ..clusters.states import load_states
+        from ..pipeline.workbench import states_file
 
-        states = load_states(args.states, agent) if args.states else states_of(agent, folder / "states.h5")
+        if args.states:
+            states = load_states(args.states, agent)
+        else:
+            states = open_states(agent, states_file("figures", run.name), any_settings=True)
     elif args.states:
         raise InterpError(
             f"--states is for the clusters of SPPO runs, and {run.path} holds a protosac run. Leave it out to browse "

@@ -14,21 +14,8 @@ from ..common.style import cluster_color
 from ..envs.actions import ACTION_EFFECTS, effect_of
 from ..runs.folder import Run, load_agent, read_run
 from .descriptions import DESCRIPTIONS, read_descriptions, write_description
-from .groups import (
-    Group,
-    Groups,
-    check_states,
-    cluster_clips,
-    cluster_rows,
-    effect_probabilities,
-    episode_rows,
-    episode_steps,
-    mean_image,
-    region_clips,
-)
-from .states import StateSet
-
-ALL = "all"
+from .states import StateSet, episode_rows, episode_steps
+from .study import ClusterStudy, Group
 
 
 class ClusterBrowser:
@@ -64,8 +51,7 @@ class ClusterBrowser:
         else:
             run = agent_or_run if isinstance(agent_or_run, Run) else read_run(agent_or_run)
             self.run_dir, self.agent = run.path, load_agent(run.path)
-        check_states(self.agent, states)
-        self.states = states
+        self.states, self.study = states, ClusterStudy(self.agent, states).checked()
         self.rows = np.flatnonzero(states.kept) if rows is None else np.asarray(rows, dtype=np.int64)
         if not len(self.rows):
             raise InterpError(f"{states.path} has no kept states to show. Collect more: interp embed RUN")
@@ -75,7 +61,6 @@ class ClusterBrowser:
         if tsne is not None:
             self.spaces["t-SNE"] = np.asarray(tsne)
         self.descriptions = self._read_descriptions()
-        self._groups = Groups(self.agent, states)
         self._effects = list(ACTION_EFFECTS[states.meta["game"]])
         self._steps = episode_steps(states)
         self._cluster_pictures: dict[int, str] = {}
@@ -97,7 +82,7 @@ class ClusterBrowser:
         from ..common.widgets import bars, chip, picture
 
         states, k = self.states, int(self.states.code[row])
-        probabilities = effect_probabilities(self.agent, states, np.array([row]))[0]
+        probabilities = self.study.effects[row]
         action = self._effects.index(effect_of(states.meta["game"], int(states.action[row])))
         facts = {
             "cluster": chip(k, cluster_color(k)) + self._sentence(k),
@@ -117,18 +102,17 @@ class ClusterBrowser:
     def cluster_html(self, k: int) -> str:
         """Mean image, statistics and clips of a cluster."""
         if k not in self._cluster_pictures:  # they take most of a second
-            clips = cluster_clips(self.states, k)
-            self._cluster_pictures[k] = self._group_pictures(cluster_rows(self.states, k), clips)
+            self._cluster_pictures[k] = self._group_pictures(self.study.rows(k), self.study.cluster_clips(k))
         title = f"Cluster {_chip(k)}{self._sentence(k)}"
-        return self._group_html(title, self._groups.cluster(k), self._cluster_pictures[k])
+        return self._group_html(title, self.study.cluster(k), self._cluster_pictures[k])
 
     def region_html(self, rows: np.ndarray) -> str:
         """The same for any set of states, with the clusters it is made of."""
         codes, counts = np.unique(self.states.code[rows], return_counts=True)
         parts = [f"{_chip(codes[i])} {counts[i] / len(rows):.0%}" for i in np.argsort(-counts)]
         title = "Selected region: " + " ".join(parts)
-        pictures = self._group_pictures(rows, region_clips(self.states, rows))
-        return self._group_html(title, self._groups.region(rows), pictures)
+        pictures = self._group_pictures(rows, self.study.region_clips(rows))
+        return self._group_html(title, self.study.region(rows), pictures)
 
     def all_html(self) -> str:
         """What can be chosen, before anything is."""
@@ -141,7 +125,7 @@ class ClusterBrowser:
     def _group_pictures(self, rows: np.ndarray, clips: list[np.ndarray]) -> str:
         from ..common.widgets import moving_picture, picture
 
-        mean = mean_image(self.states, rows)
+        mean = self.study.mean_image(rows)
         if mean is None:
             return ""
         pictures = [_figure(picture(mean, 128, "mean image"), "mean image")]

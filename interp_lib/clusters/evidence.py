@@ -13,6 +13,7 @@ import pandas as pd
 
 from ..common.errors import InterpError
 from ..common.statistics import Interval, columns, group_sums, ratio_interval, sums_interval
+from ..common.tsne import tsne
 from .states import StateSet, sample_rows
 
 NEIGHBOURS = 12
@@ -27,6 +28,14 @@ def code_usage(states: StateSet) -> pd.DataFrame:
     occurring = int((counts.sum(0) > 0).sum())
     row = {"codes": states.num_codes, "codes that occur": occurring, **columns("perplexity", perplexity)}
     return pd.DataFrame([row], index=pd.Index([states.meta["game"]], name="game"))
+
+
+def two_spaces(states: StateSet, size: int, *, seed: int = 0) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Up to ``size`` kept states → their rows, int64 (m,), and where they are: FDR, t-SNE (m, 2), features (m, 256)."""
+    rows = sample_rows(states, size, seed=seed)
+    features = states.feature[rows]
+    spaces = {"FDR": states.fdr[rows], "t-SNE": tsne(features, seed=seed), "features (256-D)": features}
+    return rows, spaces
 
 
 def code_separation(states: StateSet, rows: np.ndarray, spaces: Mapping[str, np.ndarray]) -> pd.DataFrame:

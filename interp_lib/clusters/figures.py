@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..common.labels import percent
-from ..common.style import INK, cluster_color, stretch_contrast
+from ..common.style import INK, MUTED, cluster_color, show_state, stretch_contrast
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -129,3 +129,55 @@ def draw_actions(ax: Axes, shares: pd.DataFrame, counts: Mapping[int, int]) -> N
         label.set(color=cluster_color(int(k)), weight="bold")
     ax.set(xlabel="action, by its effect in the game", ylabel="cluster")
     ax.grid(visible=False)
+
+
+def plot_medoids(
+    frames: Mapping[int, np.ndarray], counts: Mapping[int, int], values: Mapping[int, float], actions: pd.DataFrame,
+    title: str, *, columns: int = 4, top: int = 4,
+) -> Figure:  # fmt: skip
+    """SPPO's clusters as prototypes: the state that stands for each, and what is done in the cluster.
+
+    Args:
+        frames: uint8 (64, 64, 3) by cluster: its medoid.
+        counts: states by cluster.
+        values: mean value estimate by cluster, scaled reward.
+        actions: probability of each action, a row a cluster (:attr:`.ClusterStudy.actions`).
+        title: of the figure.
+        columns: of the grid.
+        top: how many actions to show, the likeliest.
+    """
+    shown = sorted(frames, key=lambda k: -counts[k])
+    total, longest = sum(counts.values()), float(np.nanmax(actions.loc[shown]))
+    rows = -(-len(shown) // columns)
+    import matplotlib.pyplot as plt
+
+    fig, grid = plt.subplots(
+        2 * rows, columns, figsize=(1.95 * columns, 3.1 * rows + 0.4), height_ratios=[2.1, 0.9] * rows, squeeze=False
+    )
+    for place in range(rows * columns):
+        row, column = divmod(place, columns)
+        picture, bars = grid[2 * row, column], grid[2 * row + 1, column]
+        if place >= len(shown):
+            picture.axis("off")
+            bars.axis("off")
+            continue
+        k = shown[place]
+        color = cluster_color(k)
+        show_state(picture, frames[k], color, width=3.0)
+        share = counts[k] / total
+        picture.set_title(f"cluster {k}   {percent(share)}", fontsize=9.5, pad=4)
+        picture.set_xlabel(f"n = {counts[k]:,}, mean value {values[k]:.2f}", fontsize=8, color=MUTED, labelpad=3)
+        most = actions.loc[k].sort_values(ascending=False, kind="stable").iloc[:top][::-1]
+        most = most[most > 0]
+        bars.barh(range(len(most)), most, color=color, height=0.7)
+        for y, value in enumerate(most):
+            bars.text(value + 0.03 * longest, y, f"{value:.0%}", va="center", fontsize=7.5, color=INK)
+        bars.set_yticks(range(len(most)), most.index, fontsize=7.5)
+        bars.set(xlim=(0, 1.25 * longest), ylim=(-0.6, top - 0.4))
+        bars.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
+        bars.tick_params(axis="x", labelsize=7.5)
+        bars.grid(axis="y", visible=False)
+        if place + columns >= len(shown):
+            bars.set_xlabel("mean probability", fontsize=8.5, labelpad=2)
+    fig.suptitle(title, fontsize=11)
+    return fig

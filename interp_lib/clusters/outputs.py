@@ -1,8 +1,8 @@
-"""The outputs of notebook 03 for any SPPO run: spaces, clusters, policy graph and skill videos, saved with captions."""
+"""The outputs of notebook 03 for any SPPO run, saved with captions; those that come from episodes: videos.py."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,27 +10,37 @@ import pandas as pd
 
 from ..agents.learning_curve import read_progress
 from ..agents.registry import ALGORITHMS
-from ..agents.sppo.agents import PPO
-from ..agents.sppo.config import SPPOConfig
-from ..agents.sppo.play import Episode, play_episodes
 from ..common.errors import InterpError
 from ..common.graphs import END, LEAST_PROBABILITY, LEAST_VISITS, draw_transitions
 from ..common.outputs import Outputs
-from ..common.tsne import tsne
 from ..envs.actions import ACTION_EFFECTS
 from ..envs.games import GAMES
-from ..envs.procgen import Levels, ProcgenVec, normalised
+from ..envs.procgen import normalised
 from ..runs.curves import draw_seeds, label_axes
 from ..runs.folder import Run
 from ..runs.published import published_seeds
-from .evidence import code_separation
-from .figures import cluster_gallery, draw_actions, draw_space
-from .skills import find_stretches, frames_in, stretch_clips, successful
-from .states import StateSet, sample_rows
-from .study import action_table, cluster_table, mean_images, representative_rows
-from .transitions import dwell_table, transition_table, typical_sequences
+from .evidence import code_separation, code_usage, semantic_neighbours, temporal_coherence, two_spaces
+from .figures import cluster_gallery, draw_actions, draw_space, plot_medoids
+from .stability import map_stability
+from .states import StateSet
+from .study import ClusterStudy
 
-ANIMATION_FRAMES = 48  # six seconds
+Runs = Sequence[Path]
+
+EVIDENCE = {
+    "code_usage": "Codes in use: those that occur, and perplexity with its 95% interval.",
+    "space_quality": "Silhouette of the codes in each space (1: clusters far apart, 0: touching) with its 95% "
+    "interval, and for maps their trustworthiness: whether neighbours in the map are neighbours in feature space "
+    "(1: all).",
+    "map_stability": "FDR and t-SNE over {fits} fits for each number of states: Procrustes disparity and shared "
+    "neighbours (k = 12) of 500 common states over all pairs of fits, and trustworthiness against feature space; 95% "
+    "intervals by jackknife over fits.",
+    "semantic_neighbours": "The 12 nearest states from other levels in each space: how often they are in the state's "
+    "own cluster, how alike they look (percentile in pixel distance; 0 the most alike, 50 as any other), and how many "
+    "are neighbours in pixel space too; 95% intervals.",
+    "temporal_coherence": "Share of steps after which the cluster is the same, over all states and by cluster, and the "
+    "same expected with the states of each episode shuffled; 95% intervals.",
+}
 
 
 def draw_learning_curves(env: str, runs: Sequence[Run], outputs: Outputs) -> None:
@@ -72,19 +82,13 @@ def draw_learning_curves(env: str, runs: Sequence[Run], outputs: Outputs) -> Non
     )
 
 
-def draw_spaces(
-    states: StateSet, outputs: Outputs, runs: Sequence[Path], *, tsne_states: int, seed: int = 0
-) -> pd.DataFrame:
-    """Draw FDR space and t-SNE space of the same states, coloured by cluster.
-
-    Returns:
-        how separate the codes are in both spaces and in feature space (:func:`.evidence.code_separation`).
-    """
+def save_spaces(
+    states: StateSet, rows: np.ndarray, spaces: Mapping[str, np.ndarray], outputs: Outputs, runs: Runs
+) -> None:
+    """Save FDR space and t-SNE space of the states ``rows``, coloured by cluster; ``spaces`` as of two_spaces."""
     import matplotlib.pyplot as plt
 
-    rows = sample_rows(states, tsne_states, seed=seed)
-    code, features = states.code[rows], states.feature[rows]
-    spaces = {"FDR": states.fdr[rows], "t-SNE": tsne(features, seed=seed)}
+    code = states.code[rows]
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.8))
     draw_space(axes[0], spaces["FDR"], code, f"FDR space (n = {len(rows):,} states)", axis="z")
     draw_space(axes[1], spaces["t-SNE"], code, "t-SNE of the features, same states", axis="t-SNE")
@@ -97,27 +101,28 @@ def draw_spaces(
         f"n = {len(rows):,} states; numbers mark the median of each cluster with at least 1% of them.",
         runs,
     )
-    return code_separation(states, rows, {**spaces, "features (256-D)": features})
+
+
+def save_evidence(table: pd.DataFrame, name: str, outputs: Outputs, runs: Runs) -> pd.DataFrame:
+    """Save a table of :mod:`.evidence` or :mod:`.stability` under its name in :data:`EVIDENCE`; returns it."""
+    fits = table["fits"].max() if "fits" in table else ""
+    outputs.table(table, name, EVIDENCE[name].format(fits=fits), runs)
+    return table
 
 
 def save_cluster_outputs(
-    agent: PPO,
-    states: StateSet,
-    outputs: Outputs,
-    runs: Sequence[Path],
-    descriptions: Mapping[int, str] | None = None,
+    study: ClusterStudy, outputs: Outputs, runs: Runs, descriptions: Mapping[int, str] | None = None
 ) -> pd.DataFrame:
     """Save the cluster gallery, what the policy does in each cluster, and the cluster table; returns the table."""
     import matplotlib.pyplot as plt
 
-    game, kept = states.meta["game"], int(states.kept.sum())
-    table = cluster_table(agent, states, descriptions)
-    images = mean_images(states)
-    frames = {k: states.frames(representative_rows(states, k)) for k in images}
-    empty = [str(k) for k in table.index if not table["states"][k]]
+    states, game, kept = study.states, study.states.meta["game"], study.count
+    table = study.described(descriptions)
+    frames = {k: states.frames(study.central_rows(study.rows(k))[:4]) for k in study.used}
+    empty = [str(k) for k in table.index if k not in study.used]
     unused = f" Never used: cluster {', '.join(empty)}." if empty else ""
     outputs.figure(
-        cluster_gallery(images, frames, table["share"].to_dict(), descriptions),
+        cluster_gallery(study.mean_images(), frames, table["share"].to_dict(), descriptions),
         "cluster_gallery",
         f"Each cluster's mean observation (of up to 500 states, contrast stretched) and the frames nearest to its "
         f"centre in FDR space, one a level, with its share of n = {kept:,} states. {game}, unseen levels.{unused}",
@@ -132,7 +137,7 @@ def save_cluster_outputs(
         f"policy; and the description, where somebody has written one.{unused}",
         runs,
     )
-    actions = action_table(agent, states)
+    actions = study.actions
     figure, ax = plt.subplots(figsize=(3.4 + 0.46 * actions.shape[1], 3.8))
     merged = {e: f"{e} ({len(of)})" for e, of in ACTION_EFFECTS[game].items() if len(of) > 1}
     draw_actions(ax, actions.rename(columns=merged), table["states"].to_dict())
@@ -149,16 +154,36 @@ def save_cluster_outputs(
     return table
 
 
-def save_transitions(states: StateSet, outputs: Outputs, runs: Sequence[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def save_medoids(study: ClusterStudy, outputs: Outputs, runs: Runs) -> dict[int, int]:
+    """Save a state for each cluster of an SPPO agent, as a gallery of prototypes; returns its row by cluster."""
+    medoids, game = study.medoids(), study.states.meta["game"]
+    figure = plot_medoids(
+        {k: study.states.frames([row])[0] for k, row in medoids.items()},
+        study.table["states"].to_dict(),
+        study.table["value"].to_dict(),
+        study.actions,
+        f"A state for each cluster of SPPO on {game}, n = {study.count:,} states",
+    )
+    outputs.figure(
+        figure,
+        "cluster_medoids",
+        f"Clusters of the SPPO agent on {game} shown as prototypes: the medoid of each in feature space "
+        "(the state with the smallest sum of distances to up to 500 others of its cluster) and the likeliest "
+        f"actions there: mean probability under the policy. n = {study.count:,} states on unseen levels.",
+        runs,
+    )
+    return medoids
+
+
+def save_transitions(study: ClusterStudy, outputs: Outputs, runs: Runs) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Save the graph of clusters and its two tables; returns them: transitions, dwell times."""
     import matplotlib.pyplot as plt
 
-    transitions, dwell = transition_table(states), dwell_table(states)
-    images = mean_images(states, per_cluster=200)
-    centres = {k: np.median(states.fdr[states.kept & (states.code == k)], axis=0) for k in images}
-    shares = {k: float((states.code[states.kept] == k).mean()) for k in images}
+    states, transitions, dwell = study.states, study.transitions, study.dwell
+    centres = {k: np.median(states.fdr[study.rows(k)], axis=0) for k in study.used}
+    shares, stays = study.table["share"].to_dict(), dwell["mean dwell (steps)"].to_dict()
     figure, ax = plt.subplots(figsize=(8, 7.6))
-    draw_transitions(ax, transitions, centres, shares, images, dwell["mean dwell (steps)"].to_dict())
+    draw_transitions(ax, transitions, centres, shares, study.mean_images(most=200), stays)
     weak, moves = int((transitions["probability"] < LEAST_PROBABILITY).sum()), int(transitions["count"].sum())
     rare = [str(k) for k in centres if dwell["visits"][k] < LEAST_VISITS]
     left_out = f" No arrows from {', '.join(rare)}: visited fewer than {LEAST_VISITS} times." if rare else ""
@@ -191,107 +216,33 @@ def save_transitions(states: StateSet, outputs: Outputs, runs: Sequence[Path]) -
     return transitions, dwell
 
 
-def save_sequences(
-    episodes: Sequence[Episode], outputs: Outputs, runs: Sequence[Path], *, length: int = 3, ending: bool = False
-) -> pd.DataFrame:
-    """Save which cluster sequences successful episodes and the others go through, or end with; returns the table."""
-    table = typical_sequences(episodes, length=length, ending=ending, top=5 if ending else 10)
-    good, other = table.attrs.values()
-    best = max(e.total for e in episodes)
-    outputs.table(
-        table,
-        "sequences_at_the_end" if ending else "sequences",
-        f"{'Last' if ending else 'Consecutive'} {length} clusters (repeats collapsed) of {good} successful episodes "
-        f"(return above 80% of the best, {best:.1f}) and {other} others, the agent's own actions on unseen levels: "
-        "counts, and shares of all such sequences with 95% intervals (episodes resampled).",
-        runs,
-    )
-    return table
-
-
-def save_skill_videos(
-    agent: PPO,
+def save_embedding(
+    study: ClusterStudy,
     outputs: Outputs,
-    runs: Sequence[Path],
-    episodes: Sequence[Episode],
+    runs: Runs,
     *,
-    max_frames: int = 480,
+    tsne_states: int,
+    sizes: Sequence[int] = (600, 1200),
+    fits: int = 3,
+    neighbours_of: int = 1500,
     descriptions: Mapping[int, str] | None = None,
-) -> pd.DataFrame:
-    """Film every cluster that shows up in successful ``episodes`` (MP4, 512 × 512, 8 frames/s; a small WebP beside it).
-
-    Returns:
-        a row a cluster: stretches, frames, episodes, and the shortfall against ``max_frames``.
-
-    Raises:
-        InterpError: the agent has no clusters.
-    """
-    num_codes = _must_have_clusters(agent)
-    episodes = list(episodes)
-    best = max(e.total for e in episodes)
-    chosen = successful(episodes)
-    report = []
-    for k in range(num_codes):
-        stretches = find_stretches(episodes, k, max_frames=max_frames)
-        frames, used = frames_in(stretches), len({s.episode for s in stretches})
-        missing = max(max_frames - frames, 0)
-        report.append(
-            {"cluster": k, "stretches": len(stretches), "frames": frames, "episodes": used, "missing": missing}
-        )
-        if stretches:
-            text = (descriptions or {}).get(k, "")
-            seen = f" ({text.rstrip('.')})" if text else ""
-            short = f", {missing} fewer than asked for: it seldom lasts 5 steps in them" if missing else ""
-            outputs.video(
-                stretch_clips(episodes, stretches, k, text),
-                f"skill_{k}",
-                f"Cluster {k} of {agent.config.env}{seen}: {len(stretches)} stretches of 5 to "
-                f"20 steps from {used} good episodes on unseen levels (return above 80% of the best, {best:.1f}; "
-                f"{len(chosen)} of {len(episodes)} episodes qualify), {frames} frames at 8 a second{short}.",
-                runs,
-                fps=8,
-                animation=ANIMATION_FRAMES,
-            )
-    return pd.DataFrame(report).set_index("cluster")
-
-
-def play_for_videos(
-    agent: PPO, num_episodes: int = 128, *, max_frames: int = 480, max_steps: int = 60_000, seed: int = 0
-) -> list[Episode]:
-    """Episodes on unseen levels with the agent's own, sampled actions, for videos and sequences.
-
-    ``num_episodes`` of them, then more rounds as long as a cluster has fewer than ``max_frames`` frames for its video
-    and fewer than ``max_steps`` steps have been taken. (The original plays for ever where a cluster never shows up in a
-    good episode.) Every round is played to the end, so it may take somewhat more steps.
-
-    Raises:
-        InterpError: the agent has no clusters, or a number is not positive.
-    """
-    num_codes = _must_have_clusters(agent)
-    if max_frames < 1:
-        raise InterpError(f"the number of frames must be positive, not {max_frames}.")
-    episodes: list[Episode] = []
-    while True:
-        wanted = num_episodes if not episodes else max(num_episodes // 2, 1)
-        env = ProcgenVec(
-            agent.config.env,
-            int(np.clip(wanted, 1, 32)),
-            Levels.unseen(agent.config),
-            seed=seed + len(episodes),
-        )
+) -> dict[str, str]:
+    """Save all that notebook 03 shows of states; returns why a table is left out, by its name: too few states."""
+    states, problems = study.states, {}
+    rows, spaces = two_spaces(states, tsne_states)
+    save_spaces(states, rows, spaces, outputs, runs)
+    evidence: dict[str, Callable[[], pd.DataFrame]] = {
+        "code_usage": lambda: code_usage(states),
+        "space_quality": lambda: code_separation(states, rows, spaces),
+        "map_stability": lambda: map_stability(study.agent, states, sizes=sizes, fits=fits),
+        "semantic_neighbours": lambda: semantic_neighbours(states, size=neighbours_of),
+        "temporal_coherence": lambda: temporal_coherence(states),
+    }
+    for name, measure in evidence.items():
         try:
-            episodes += play_episodes(agent, env, wanted, seed=seed + len(episodes))
-        finally:
-            env.close()
-        short = any(
-            frames_in(find_stretches(episodes, k, max_frames=max_frames)) < max_frames for k in range(num_codes)
-        )
-        if not short or sum(len(e.actions) for e in episodes) >= max_steps:
-            return episodes
-
-
-def _must_have_clusters(agent: PPO) -> int:
-    if agent.algorithm != "sppo":
-        raise InterpError(f"a {agent.algorithm} run has no clusters to film: only SPPO has codes. Choose an sppo run.")
-    assert isinstance(agent.config, SPPOConfig)
-    return agent.config.num_codes
+            save_evidence(measure(), name, outputs, runs)
+        except InterpError as problem:
+            problems[name] = str(problem)
+    save_cluster_outputs(study, outputs, runs, descriptions)
+    save_transitions(study, outputs, runs)
+    return problems

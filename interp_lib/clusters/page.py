@@ -18,8 +18,8 @@ from ..common.style import cluster_color, readable_ink
 from ..common.tsne import tsne
 from ..envs.actions import ACTION_EFFECTS, NUM_ACTIONS, effect_of
 from ..envs.names import env_title
-from .groups import Groups, check_states, cluster_clips, cluster_rows, effect_probabilities, episode_steps, mean_image
-from .states import StateSet, sample_rows
+from .states import StateSet, episode_steps, sample_rows
+from .study import ClusterStudy
 
 MAX_BYTES = 8_000_000  # still a mail attachment
 MOST_STATES = 4_000  # more would hide each other on a phone
@@ -48,10 +48,10 @@ def export_explorer(
     Raises:
         InterpError: states of another agent, nothing kept, ``max_bytes`` too small, or the file can't be written.
     """
-    check_states(agent, states)
+    study = ClusterStudy(agent, states).checked()
     if not states.kept.any():
         raise InterpError(f"{states.path} has no kept states to show. Collect more: interp embed RUN")
-    clusters, tiles = _clusters(agent, states, descriptions or {}, seed)
+    clusters, tiles = _clusters(study, descriptions or {}, seed)
     clip_sheets = sheets(tiles)
     fixed = {"clusters": clusters, "clipSheets": clip_sheets, **frame_geometry(tiles)}
     room = max_bytes - sum(map(len, clip_sheets)) - 100_000  # the page itself and its text
@@ -65,32 +65,32 @@ def export_explorer(
         if sum(map(len, frames)) + 120 * len(rows) <= room:
             break
         per_state *= 1.03  # these frames are harder to compress than those tried
-    page = _render(agent, states, rows, {**fixed, "sheets": frames}, with_tsne, seed)
+    page = _render(study, rows, {**fixed, "sheets": frames}, with_tsne, seed)
     write_text(path, page)
     return ExplorerInfo(len(page.encode()), len(rows))
 
 
 def _clusters(
-    agent: PPO, states: StateSet, descriptions: Mapping[int, str], seed: int
+    study: ClusterStudy, descriptions: Mapping[int, str], seed: int
 ) -> tuple[list[dict[str, Any]], np.ndarray]:
     """Each cluster's facts, and the tiles (n, 64, 64, 3) of its mean image and clips, which the facts point into."""
-    groups, steps = Groups(agent, states), episode_steps(states)
+    states, steps = study.states, episode_steps(study.states)
     clusters: list[dict[str, Any]] = []
     tiles: list[np.ndarray] = []
     for k in range(states.num_codes):
-        rows, group = cluster_rows(states, k), groups.cluster(k)
+        group = study.cluster(k)
         cluster: dict[str, Any] = {
             "k": k, "color": cluster_color(k), "ink": readable_ink(cluster_color(k)), "states": group.count,
             "share": group.share, "levels": group.levels, "description": descriptions.get(k, ""), "clips": [],
         }  # fmt: skip
-        mean = mean_image(states, rows)
+        mean = study.mean_image(study.rows(k))
         if mean is not None and group.dwell is not None:
             cluster |= {
                 "dwell": round(group.dwell, 1), "value": round(group.value, 2), "toGo": round(group.return_to_go, 1),
                 "mean": len(tiles), "actions": [round(float(share), 4) for share in group.actions],
             }  # fmt: skip
             tiles.append(mean)
-            for clip in cluster_clips(states, k, seed=seed):
+            for clip in study.cluster_clips(k, seed=seed):
                 level, step = int(states.level[clip[0]]), int(steps[clip[0]])
                 cluster["clips"].append({"first": len(tiles), "length": len(clip), "level": level, "step": step})
                 tiles.extend(states.frames(clip))
@@ -98,16 +98,15 @@ def _clusters(
     return clusters, np.stack(tiles)
 
 
-def _render(
-    agent: PPO, states: StateSet, rows: np.ndarray, fixed: Mapping[str, Any], with_tsne: bool, seed: int
-) -> str:
+def _render(study: ClusterStudy, rows: np.ndarray, fixed: Mapping[str, Any], with_tsne: bool, seed: int) -> str:
+    states = study.states
     spaces = {"FDR": states.fdr[rows]}
     if with_tsne and len(rows) >= TSNE_LEAST:
         spaces["t-SNE"] = tsne(states.feature[rows], seed=seed)
     game = states.meta["game"]
     effects = list(ACTION_EFFECTS[game])
     index = np.array([effects.index(effect_of(game, action)) for action in range(NUM_ACTIONS)])
-    probabilities = np.round(255 * effect_probabilities(agent, states, rows)).astype(np.uint8)
+    probabilities = np.round(255 * study.effects[rows]).astype(np.uint8)
     data = {
         **fixed,
         "actionNames": effects,
@@ -128,6 +127,6 @@ def _render(
         timesteps=states.meta["timesteps"],
         paper_timesteps=PAPER_TIMESTEPS,
         shown=len(rows),
-        kept=int(states.kept.sum()),
+        kept=study.count,
         random_action=states.meta["random_action"],
     )

@@ -1,15 +1,20 @@
-"""Skill videos: what the agent does while it stays in one cluster, from successful episodes (paper, section 5.3)."""
+"""Skills: what the agent does while it stays in one cluster (paper, section 5.3), and in which order."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 
 from ..agents.sppo.play import Episode, replay_frames
+from ..common.statistics import NOTHING, columns, ratio_interval
 from ..common.style import cluster_color
+
+ARROW = " → "
 
 
 @dataclass(frozen=True)
@@ -100,3 +105,49 @@ def label_frame(frame: np.ndarray, text: str, color: str, *, below: str = "", ba
             below = below.rstrip("…")[:-1].rstrip() + "…"
         draw.text((20, bar + 9), below, fill=(31, 35, 40), font=font, anchor="lm")
     return np.asarray(image)
+
+
+def typical_sequences(
+    episodes: Sequence[Episode], *, length: int = 3, top: int = 10, ending: bool = False
+) -> pd.DataFrame:
+    """Which clusters follow each other in successful episodes (:func:`successful`) and in the others.
+
+    An episode's codes, repeats collapsed, are read through a window of ``length`` clusters. Shares are of all windows
+    of such episodes, so that long episodes, which have more of everything, don't count as different.
+
+    Args:
+        top: how many sequences of either kind of episode to show, the most frequent.
+        ending: only the last window of each episode: what it ends with.
+
+    Returns:
+        index sequence (``7 → 1 → 5``), the one most typical of success first; count and share for either kind, with
+        95% intervals that resample episodes; ``attrs`` has the numbers of episodes. Shorter episodes have no window.
+    """
+    good = set(successful(list(episodes)))
+    counts: dict[str, list[Counter]] = {"successful": [], "other": []}
+    for index, episode in enumerate(episodes):
+        assert episode.codes is not None  # of an SPPO agent
+        path = collapse(episode.codes)
+        windows = [tuple(path[i : i + length].tolist()) for i in range(len(path) - length + 1)]
+        counts["successful" if index in good else "other"].append(Counter(windows[-1:] if ending else windows))
+    totals = {kind: sum(of, Counter()) for kind, of in counts.items()}
+    shown = {window for total in totals.values() for window, _ in total.most_common(top)}
+    rows = {}
+    for window in sorted(shown):
+        row: dict[str, float] = {}
+        for kind, of in counts.items():
+            share = ratio_interval(*(np.array(x) for x in ([c[window] for c in of], [c.total() for c in of])))
+            row |= {f"{kind}: count": totals[kind][window], **columns(f"{kind}: share", share)}
+        rows[ARROW.join(map(str, window))] = row
+    names = [f"{kind}: count" for kind in counts]
+    empty = [name for kind in counts for name in (f"{kind}: count", *columns(f"{kind}: share", NOTHING))]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=None if rows else empty).rename_axis("sequence")
+    table.attrs = {kind: len(of) for kind, of in counts.items()}
+    difference = table["successful: share"].fillna(0) - table["other: share"].fillna(0)
+    return table.loc[difference.sort_values(ascending=False, kind="stable").index].astype(dict.fromkeys(names, int))
+
+
+def collapse(codes: np.ndarray) -> np.ndarray:
+    """``codes`` (T,) without repeats: 7 7 1 1 1 7 → 7 1 7."""
+    codes = np.asarray(codes)
+    return codes[np.append(True, codes[1:] != codes[:-1])[: len(codes)]]

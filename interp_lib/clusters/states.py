@@ -1,32 +1,28 @@
-"""What the semantic clustering paper looks at: states on unseen levels, in one file, and their FDR and t-SNE spaces."""
+"""What the semantic clustering paper looks at: an SPPO agent's states on unseen levels, in one file."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from tqdm.auto import tqdm
 
+from ..agents.registry import ALGORITHMS
 from ..agents.sppo.agents import PPO
-from ..agents.sppo.config import MOST_CODES, SPPOConfig
+from ..agents.sppo.config import MOST_CODES
 from ..agents.sppo.network import FEATURE_SIZE
-from ..agents.sppo.play import play
 from ..common.errors import InterpError
 from ..common.graphs import CUT, END
-from ..common.storage import atomic_write
 from ..envs.actions import NUM_ACTIONS
 from ..envs.names import PROCGEN_GAMES
-from ..envs.procgen import OBSERVATION_SHAPE, Levels, ProcgenVec
+from ..envs.procgen import OBSERVATION_SHAPE
 
 # Column → shape of a row and kind of its dtype.
 _SCHEMA: dict[str, tuple[tuple[int, ...], str]] = {
@@ -34,17 +30,9 @@ _SCHEMA: dict[str, tuple[tuple[int, ...], str]] = {
     "done": ((), "b"), "level": ((), "i"), "env": ((), "i"), "t": ((), "i"), "kept": ((), "b"),
     "feature": ((FEATURE_SIZE,), "f"),
 }  # fmt: skip
-
-
 COLUMNS = tuple(_SCHEMA)
-
-
-_MOST_STATES = 2**22  # 4 GB of features
-
-
+MOST_STATES = 2**22  # 4 GB of features
 _META = {"run": str, "timesteps": int, "game": str, "mode": str, "num_codes": int, "steps": int, "num_envs": int}
-
-
 GAMMA = 0.999
 
 
@@ -94,134 +82,21 @@ class StateSet:
         return int(self.meta["num_codes"])
 
 
-def collect_states(
-    agent: PPO,
-    path: Path | str,
-    *,
-    steps: int = 500,
-    num_envs: int = 64,
-    random_action: float = 0.2,
-    keep: float = 0.8,
-    seed: int = 0,
-    reuse: bool = False,
-    progress: bool = True,
-) -> StateSet:
-    """Collect states on unseen levels (paper, section 5: 20% random actions, 80% of the states kept).
-
-    The file holds everything the figures, videos and the browser need; it is written whole or not at all.
-
-    Args:
-        reuse: open ``path`` instead when it holds what would be collected: the same weights, the same settings. Why
-            another file is replaced is said on stderr.
+def clusters_of(agent: PPO, purpose: str) -> int:
+    """How many clusters ``agent`` has, used or not.
 
     Raises:
-        InterpError: the agent has no semantic module, or numbers that are out of range.
+        InterpError: it has none to do with what ``purpose`` says: to embed, browse or film.
     """
-    if agent.algorithm != "sppo":
-        raise InterpError(f"a {agent.algorithm} run has no clusters to embed: only SPPO has codes. Choose an sppo run.")
-    assert isinstance(agent.config, SPPOConfig)
-    path = Path(path)
-    if steps < 1 or num_envs < 1:
-        raise InterpError(f"steps and num_envs must be at least 1, not {steps} and {num_envs}.")
-    if steps * num_envs > _MOST_STATES:
-        raise InterpError(f"steps and num_envs give {steps * num_envs:,} states. Ask for {_MOST_STATES:,} at most.")
-    if not 0 <= random_action <= 1 or not 0 < keep <= 1:
-        raise InterpError("random_action must be within 0 and 1, keep above 0 and at most 1.")
-    meta = {
-        "run": f"{agent.algorithm}-{agent.config.env}-s{agent.config.seed}",
-        "timesteps": agent.timesteps,
-        "weights": weights_digest(agent),
-        "game": agent.config.env,
-        "mode": agent.config.distribution_mode,
-        "num_codes": agent.config.num_codes,
-        "steps": steps,
-        "num_envs": num_envs,
-        "random_action": random_action,
-        "keep": keep,
-        "seed": seed,
-    }
-    if reuse and path.exists():
-        try:
-            states = load_states(path)
-            problem = _difference(states.meta, meta)
-        except InterpError:
-            problem = "is damaged or no embedding file"
-        if problem is None:
-            return states
-        print(f"{path} {problem}: collecting again.", file=sys.stderr)
-    env = ProcgenVec(agent.config.env, num_envs, Levels.unseen(agent.config), seed=seed)
-    rng = np.random.default_rng(seed)
-    # Whole columns from the start: rows kept one by one lie between the network's buffers, whose room is then lost.
-    columns: dict[str, np.ndarray] = {}
-    try:
-        with atomic_write(path) as raw, _held_back(raw) as target, h5py.File(target, "w") as file:
-            frames = file.create_dataset(
-                "obs",
-                (steps * num_envs, *OBSERVATION_SHAPE),
-                np.uint8,
-                chunks=(16, *OBSERVATION_SHAPE),
-                compression="gzip",  # level 1: a third smaller than lzf, and as fast to read
-                compression_opts=1,
-                fletcher32=True,
-            )
-            transitions = play(agent, env, random_action=random_action, seed=seed)
-            for t in tqdm(range(steps), desc="collect", unit="step", disable=not progress):
-                step = next(transitions)
-                if target.failed is not None:
-                    break
-                part = slice(t * num_envs, (t + 1) * num_envs)
-                frames[part] = step.obs
-                row = {
-                    **step.embedding._asdict(),
-                    **step._asdict(),
-                    "env": np.arange(num_envs),
-                    "t": np.full(num_envs, t),
-                    "kept": rng.random(num_envs) < keep,
-                }
-                for name in COLUMNS:
-                    if t == 0:
-                        columns[name] = np.empty((steps * num_envs, *row[name].shape[1:]), row[name].dtype)
-                    columns[name][part] = row[name]
-            for name, values in columns.items():
-                file.create_dataset(name, data=values, chunks=True, fletcher32=True)
-            file.attrs["meta"] = json.dumps(meta)
-    finally:
-        env.close()
-    return load_states(path)
-
-
-class _Held:
-    """A file for HDF5 to write, which hears of no failure: after one its library crashes as the process ends."""
-
-    def __init__(self, file: BinaryIO):
-        self._file = file
-        self.failed: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        if self.failed is None:
-            try:
-                return self._file.write(data)
-            except OSError as error:
-                self.failed = error
-        return memoryview(data).nbytes
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
-
-
-@contextlib.contextmanager
-def _held_back(file: BinaryIO) -> Iterator[_Held]:
-    """Raise what writing came to only once HDF5 has closed ``file``."""
-    held = _Held(file)
-    try:
-        yield held
-    finally:
-        if held.failed is not None:
-            raise held.failed
+    if ALGORITHMS[agent.algorithm].explains != "clusters":
+        raise InterpError(
+            f"a {agent.algorithm} run has no clusters to {purpose}: only SPPO has codes. Choose an sppo run."
+        )
+    return int(agent.config.num_codes)  # type: ignore[attr-defined]
 
 
 def load_states(path: Path | str, agent: PPO | None = None) -> StateSet:
-    """Open what :func:`collect_states` wrote.
+    """Open what :func:`.collect_states` wrote.
 
     Args:
         agent: refuse states that another agent, or this one with other weights, was collected with.
@@ -243,10 +118,7 @@ def load_states(path: Path | str, agent: PPO | None = None) -> StateSet:
     except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise InterpError(f"{path} is damaged or no embedding file ({error}). Delete it and collect again.") from error
     if agent is not None:
-        keys = ("game", "weights")
-        problem = _difference(
-            {key: meta.get(key) for key in keys}, {"game": agent.config.env, "weights": weights_digest(agent)}
-        )
+        problem = difference(meta, {"game": agent.config.env, "weights": weights_digest(agent)})
         if problem:
             raise InterpError(f"{path} {problem}: its clusters mean something else. Collect again: interp embed RUN")
     return states
@@ -262,7 +134,7 @@ def _meta_of(file: h5py.File) -> dict[str, Any]:
         raise ValueError("its description is incomplete")
     if meta["game"] not in PROCGEN_GAMES or not 1 <= meta["num_codes"] <= MOST_CODES:
         raise ValueError("its description is of no SPPO agent")
-    if meta["steps"] < 1 or meta["num_envs"] < 1 or meta["steps"] * meta["num_envs"] > _MOST_STATES:
+    if meta["steps"] < 1 or meta["num_envs"] < 1 or meta["steps"] * meta["num_envs"] > MOST_STATES:
         raise ValueError("its number of states is out of range")
     return meta
 
@@ -301,7 +173,7 @@ def weights_digest(agent: PPO) -> str:
     return digest.hexdigest()
 
 
-def _difference(meta: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
+def difference(meta: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
     """How a file differs from what is wanted, as the end of a sentence that begins with its name; None: not at all."""
     if meta.get("game") != wanted["game"]:
         return f"holds states of {meta.get('game')}, not of {wanted['game']}"
@@ -358,7 +230,20 @@ def stretches(states: StateSet) -> pd.DataFrame:
     )
 
 
-def dwell_times(states: StateSet) -> dict[int, np.ndarray]:
-    """Lengths in steps of the stretches that one environment stays in a cluster within an episode, by cluster."""
-    found = stretches(states)
-    return {k: found["length"][found["cluster"] == k].to_numpy() for k in range(states.num_codes)}
+def episode_steps(states: StateSet) -> np.ndarray:
+    """Steps since the start of each state's episode → int64 (N,). Every environment starts one as recording starts."""
+    done = states.done.reshape(-1, states.meta["num_envs"])
+    step = np.arange(len(done))[:, None]
+    began = np.where(np.roll(done, 1, axis=0), step, 0)  # the last row's ends come to step 0, where all began
+    return (step - np.maximum.accumulate(began)).ravel()
+
+
+def episode_rows(states: StateSet, row: int) -> np.ndarray:
+    """All recorded rows of the episode that ``row`` belongs to, in order of time → int64 (T,)."""
+    n = states.meta["num_envs"]
+    t, env = divmod(int(row), n)
+    ends = np.flatnonzero(states.done.reshape(-1, n)[:, env])
+    at = int(np.searchsorted(ends, t))  # the end of this episode, if it was recorded
+    first = ends[at - 1] + 1 if at else 0
+    last = ends[at] if at < len(ends) else len(states) // n - 1
+    return np.arange(first, last + 1) * n + env

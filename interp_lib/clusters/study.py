@@ -1,83 +1,294 @@
-"""What the states of a cluster have in common: how often, how long, how good, what is done, what it looks like."""
+"""``ClusterStudy``: what figures, tables, browser and page need to know about the clusters of an SPPO agent.
+
+Being in a cluster until it is left is an option with a random duration, so the clusters form a semi-Markov decision
+process (Sutton, Precup & Singh 1999): P(next | cluster) over stretches, and a dwell time for each. The episode's end is
+an absorbing state. Nothing here tests that the next cluster depends on the present one alone.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
 
 import numpy as np
 import pandas as pd
 
 from ..agents.sppo.agents import PPO
+from ..common.errors import InterpError
+from ..common.graphs import CUT, END, transitions_between
 from ..common.statistics import columns, group_sums, ratio_interval
-from ..envs.actions import ACTION_EFFECTS
-from .groups import effect_probabilities
-from .states import StateSet, return_to_go, stretches
+from ..envs.actions import ACTION_EFFECTS, by_effect
+from .states import StateSet, clusters_of, episode_rows, return_to_go, stretches, weights_digest
 
 
-def cluster_table(agent: PPO, states: StateSet, descriptions: Mapping[int, str] | None = None) -> pd.DataFrame:
-    """One row a cluster, over the kept states: share, dwell time, value, return to go, likely actions, description.
+@dataclass(frozen=True)
+class Group:
+    """What a set of states has in common; means and shares are NaN where it is empty."""
 
-    Intervals resample environments (see :mod:`.resampling`). A cluster without states has NaN and empty texts.
+    count: int
+    share: float  # of the kept states
+    levels: int  # distinct levels
+    value: float  # mean estimate, scaled reward as the agent learns it
+    return_to_go: float  # mean discounted raw reward to the end of episode or recording
+    actions: np.ndarray  # float64 (m,), the policy's mean probability of each effect (envs.actions)
+    dwell: float | None = None  # mean steps an environment stays; None where the set is no cluster
+
+
+@dataclass(frozen=True)
+class ClusterStudy:
+    """An agent, states of it, and what they have in common. Everything is computed once, when it is first asked for.
+
+    Rows are indices into the :class:`StateSet`. A cluster's states are the kept ones; dwell times and transitions need
+    all of them. Intervals are 95% and resample environments (:mod:`interp_lib.common.statistics`).
+
+    Attributes:
+        agent: an SPPO agent.
+        states: collected with it.
     """
-    n = states.meta["num_envs"]
-    to_go, found, actions = return_to_go(states), stretches(states), action_table(agent, states)
-    rows = []
-    for k in range(states.num_codes):
-        member = states.kept & (states.code == k)
-        count = int(member.sum())
-        of_k = found[found["cluster"] == k]
-        env = of_k["env"].to_numpy()
-        dwell = ratio_interval(group_sums(of_k["length"], env, n), group_sums(np.ones(len(of_k)), env, n))
-        likely = actions.loc[k].sort_values(ascending=False, kind="stable")[:3] if count else {}
-        rows.append(
-            {
-                "cluster": k,
-                "states": count,
-                "share": count / max(int(states.kept.sum()), 1),
-                **columns("mean dwell (steps)", dwell),
-                "value": float(states.value[member].mean()) if count else np.nan,
-                "value std": float(states.value[member].std()) if count else np.nan,
-                "return to go": float(to_go[member].mean()) if count else np.nan,
-                "return to go std": float(to_go[member].std()) if count else np.nan,
-                "likely actions": ", ".join(f"{effect} {share:.0%}" for effect, share in likely.items()),
-                "description": (descriptions or {}).get(k, ""),
-            }
+
+    agent: PPO
+    states: StateSet
+
+    def checked(self) -> Self:
+        """This study, once it is sure that ``states`` were collected with ``agent``.
+
+        Raises:
+            InterpError: they belong to another run, or to an earlier or later state of this one; or the agent has no
+                clusters.
+        """
+        clusters_of(self.agent, "browse")
+        meta = self.states.meta
+        if meta["game"] != self.agent.config.env or meta.get("weights") != weights_digest(self.agent):
+            raise InterpError(
+                f"{self.states.path} holds states of {meta['run']} at {meta['timesteps']:,} steps, collected with "
+                "other weights than this run's. Collect again: interp embed RUN"
+            )
+        return self
+
+    # -- which states -----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _members(self) -> list[np.ndarray]:
+        return [np.flatnonzero(self.states.kept & (self.states.code == k)) for k in range(self.states.num_codes)]
+
+    def rows(self, k: int) -> np.ndarray:
+        """The kept states of cluster ``k`` → int64 (m,)."""
+        return self._members[k]
+
+    @cached_property
+    def used(self) -> list[int]:
+        """The clusters that have states."""
+        return [k for k, rows in enumerate(self._members) if len(rows)]
+
+    @cached_property
+    def count(self) -> int:
+        """How many states were kept."""
+        return int(self.states.kept.sum())
+
+    @cached_property
+    def stretches(self) -> pd.DataFrame:
+        """:func:`.states.stretches`."""
+        return stretches(self.states)
+
+    @cached_property
+    def return_to_go(self) -> np.ndarray:
+        """:func:`.states.return_to_go`."""
+        return return_to_go(self.states)
+
+    def central_rows(self, rows: np.ndarray) -> np.ndarray:
+        """Those of ``rows`` nearest to their median in FDR space first, one a level → int64 (number of levels,)."""
+        if not len(rows):
+            return rows
+        places = self.states.fdr[rows]
+        order = rows[np.argsort(np.square(places - np.median(places, axis=0)).sum(1), kind="stable")]
+        _, first = np.unique(self.states.level[order], return_index=True)
+        return order[np.sort(first)]
+
+    # -- what the policy does ---------------------------------------------------------------------------------------
+
+    @cached_property
+    def policy(self) -> np.ndarray:
+        """The policy at every state, from stored features and codes → float32 (N, 15)."""
+        import torch
+
+        columns = (torch.from_numpy(column).to(self.agent.device) for column in (self.states.feature, self.states.code))
+        with torch.no_grad():
+            logits, _ = self.agent.network.heads(*columns)
+            return torch.softmax(logits, dim=-1).cpu().numpy()
+
+    @cached_property
+    def effects(self) -> np.ndarray:
+        """The same by what the actions do in the game (envs.actions) → float32 (N, number of effects)."""
+        return by_effect(self.policy, self.states.meta["game"])
+
+    @cached_property
+    def actions(self) -> pd.DataFrame:
+        """What the policy does in each cluster: its mean probability of each effect, a row a cluster.
+
+        Probabilities, and not what was done: some actions in the states were random. Rows sum to 1; NaN for an empty
+        cluster.
+        """
+        kept = self.states.kept
+        effects = pd.DataFrame(self.effects[kept], columns=[*ACTION_EFFECTS[self.states.meta["game"]]], dtype=float)
+        means = effects.groupby(self.states.code[kept]).mean()
+        return means.reindex(range(self.states.num_codes)).rename_axis("cluster")
+
+    # -- what states have in common ---------------------------------------------------------------------------------
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """One row a cluster: states, share, dwell time, value and return to go with their deviation, likely actions.
+
+        A cluster without states has NaN and an empty text.
+        """
+        n, rows = self.states.meta["num_envs"], []
+        for k, member in enumerate(self._members):
+            stays = self.stretches[self.stretches["cluster"] == k]
+            visits = group_sums(np.ones(len(stays)), stays["env"], n)
+            likely = self.actions.loc[k].sort_values(ascending=False, kind="stable")[:3] if len(member) else {}
+            row: dict[str, object] = {"cluster": k, "states": len(member), "share": len(member) / max(self.count, 1)}
+            row |= columns("mean dwell (steps)", ratio_interval(group_sums(stays["length"], stays["env"], n), visits))
+            for name, values in (("value", self.states.value[member]), ("return to go", self.return_to_go[member])):
+                row |= {name: _mean(values), f"{name} std": float(values.std()) if len(member) else np.nan}
+            row["likely actions"] = ", ".join(f"{effect} {share:.0%}" for effect, share in likely.items())
+            rows.append(row)
+        return pd.DataFrame(rows).set_index("cluster")
+
+    def described(self, descriptions: Mapping[int, str] | None) -> pd.DataFrame:
+        """:attr:`table` with a column of what somebody wrote about each cluster."""
+        return self.table.assign(description=[(descriptions or {}).get(k, "") for k in self.table.index])
+
+    def region(self, rows: np.ndarray) -> Group:
+        """What any set of rows has in common."""
+        rows = np.asarray(rows, dtype=np.int64)
+        actions = self.effects[rows].astype(np.float64)
+        return Group(
+            count=len(rows),
+            share=len(rows) / max(self.count, 1),
+            levels=len(np.unique(self.states.level[rows])),
+            value=_mean(self.states.value[rows]),
+            return_to_go=_mean(self.return_to_go[rows]),
+            actions=actions.mean(0) if len(rows) else np.full(actions.shape[1], np.nan),
         )
-    return pd.DataFrame(rows).set_index("cluster")
+
+    def cluster(self, k: int) -> Group:
+        """The same of cluster ``k``, with its mean dwell time."""
+        row = self.table.loc[k]
+        return Group(
+            count=int(row["states"]),
+            share=float(row["share"]),
+            levels=len(np.unique(self.states.level[self.rows(k)])),
+            value=float(row["value"]),
+            return_to_go=float(row["return to go"]),
+            actions=self.actions.loc[k].to_numpy(),
+            dwell=float(row["mean dwell (steps)"]),
+        )
+
+    # -- what they look like ----------------------------------------------------------------------------------------
+
+    def mean_image(
+        self, rows: np.ndarray, *, most: int = 500, seed: int | np.random.Generator = 0
+    ) -> np.ndarray | None:
+        """Mean observation of up to ``most`` of ``rows``, drawn at random → uint8 (64, 64, 3); None for no rows."""
+        if not len(rows):
+            return None
+        rows = np.random.default_rng(seed).choice(rows, min(most, len(rows)), replace=False)
+        return self.states.frames(rows).mean(0).round().astype(np.uint8)
+
+    def mean_images(self, *, most: int = 500) -> dict[int, np.ndarray]:
+        """:meth:`mean_image` of each cluster that has states."""
+        rng = np.random.default_rng(0)
+        return {k: self.mean_image(self.rows(k), most=most, seed=rng) for k in self.used}  # type: ignore[misc]
+
+    def medoids(self, *, most: int = 500) -> dict[int, int]:
+        """The state that stands for each cluster, as a prototype would: row by cluster that has states.
+
+        The medoid in the space of features h (256 numbers, Euclidean): the smallest sum of distances to the other
+        states of its cluster, over up to ``most`` of them drawn at random.
+        """
+        from scipy.spatial.distance import cdist
+
+        rng = np.random.default_rng(0)
+        medoids = {}
+        for k in self.used:
+            rows = np.sort(rng.choice(self.rows(k), min(most, len(self.rows(k))), replace=False))
+            features = self.states.feature[rows]
+            medoids[k] = int(rows[cdist(features, features).sum(1).argmin()])
+        return medoids
+
+    def cluster_clips(
+        self, k: int, *, count: int = 3, shortest: int = 5, longest: int = 20, seed: int = 0
+    ) -> list[np.ndarray]:
+        """Stretches that an environment spends in cluster ``k``, each from another level where there are enough.
+
+        Drawn at random from the stretches of at least ``shortest`` steps (where there are none: the longest ones), and
+        cut at ``longest``, as in the paper's videos.
+
+        Returns:
+            up to ``count`` arrays of consecutive rows, int64 (T,).
+        """
+        n = self.states.meta["num_envs"]
+        found = self.stretches[self.stretches["cluster"] == k].sample(frac=1, random_state=seed)
+        found["row"] = found["start"] * n + found["env"]
+        found["level"] = self.states.level[found["row"]]
+        found["long"] = found["length"].clip(upper=shortest)
+        found["again"] = found.duplicated("level")
+        chosen = found.sort_values(["long", "again"], ascending=[False, True], kind="stable").head(count)
+        lengths = chosen["length"].clip(upper=longest)
+        return [row + n * np.arange(length) for row, length in zip(chosen["row"], lengths, strict=True)]
+
+    def region_clips(self, rows: np.ndarray, *, count: int = 3, around: int = 8) -> list[np.ndarray]:
+        """What happens around the states nearest to the middle of a region, each from another level.
+
+        Returns:
+            up to ``count`` arrays of consecutive rows, int64 (T ≤ 2 · ``around`` + 1,), none beyond its episode.
+        """
+        clips = []
+        for row in self.central_rows(np.asarray(rows, dtype=np.int64))[:count]:
+            episode = episode_rows(self.states, row)
+            at = int(np.flatnonzero(episode == row)[0])
+            clips.append(episode[max(at - around, 0) : at + around + 1])
+        return clips
+
+    # -- where it goes from there -----------------------------------------------------------------------------------
+
+    @cached_property
+    def _complete(self) -> pd.DataFrame:
+        """Stretches that the recording's end did not cut off: what followed the others is unknown."""
+        return self.stretches[self.stretches["next"] != CUT]
+
+    @cached_property
+    def transitions(self) -> pd.DataFrame:
+        """P(next cluster | cluster) over complete stretches, for every transition that was seen, with intervals.
+
+        Index cluster, next (:data:`~interp_lib.common.graphs.END`: the episode ended); count, probability.
+        """
+        return transitions_between(self._complete, self.states.meta["num_envs"])
+
+    @cached_property
+    def dwell(self) -> pd.DataFrame:
+        """How long the agent stays: a row a cluster with visits, mean and median dwell time in steps, P(episode ends).
+
+        Complete stretches only. Long ones are cut off by the recording's end more often, so means are slightly too
+        small.
+        """
+        n, rows = self.states.meta["num_envs"], {}
+        for k in range(self.states.num_codes):
+            stays = self._complete[self._complete["cluster"] == k]
+            visits, steps, ends = (
+                group_sums(values, stays["env"], n)
+                for values in (np.ones(len(stays)), stays["length"], stays["next"] == END)
+            )
+            rows[k] = {
+                "visits": len(stays),
+                **columns("mean dwell (steps)", ratio_interval(steps, visits)),
+                "median dwell (steps)": stays["length"].median(),
+                **columns("episode ends here", ratio_interval(ends, visits)),
+            }
+        return pd.DataFrame(rows).T.rename_axis("cluster").astype({"visits": int})
 
 
-def action_table(agent: PPO, states: StateSet) -> pd.DataFrame:
-    """What the policy does in each cluster: its mean probability of each effect (envs.actions) over the kept states.
-
-    Probabilities, and not what was done: some actions in the states were random. Rows sum to 1; NaN for an empty
-    cluster.
-    """
-    rows = np.flatnonzero(states.kept)
-    probabilities = pd.DataFrame(
-        effect_probabilities(agent, states, rows), columns=[*ACTION_EFFECTS[states.meta["game"]]]
-    )
-    means = probabilities.astype(float).groupby(states.code[rows]).mean()
-    return means.reindex(range(states.num_codes)).rename_axis("cluster")
-
-
-def mean_images(states: StateSet, *, per_cluster: int = 500, seed: int = 0) -> dict[int, np.ndarray]:
-    """Mean observation of each cluster that has states → uint8 (64, 64, 3) by cluster."""
-    rng = np.random.default_rng(seed)
-    images = {}
-    for k in range(states.num_codes):
-        rows = np.flatnonzero(states.kept & (states.code == k))
-        if len(rows):
-            rows = rng.choice(rows, min(per_cluster, len(rows)), replace=False)
-            images[k] = states.frames(rows).mean(0).round().astype(np.uint8)
-    return images
-
-
-def representative_rows(states: StateSet, k: int, count: int = 4) -> np.ndarray:
-    """States of cluster ``k`` nearest to its median in FDR space, at most one a level → int64 (m ≤ count,)."""
-    rows = np.flatnonzero(states.kept & (states.code == k))
-    if not len(rows):
-        return rows
-    centre = np.median(states.fdr[rows], axis=0)
-    order = rows[np.argsort(np.square(states.fdr[rows] - centre).sum(1), kind="stable")]
-    _, first = np.unique(states.level[order], return_index=True)
-    return order[np.sort(first)][:count]
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else np.nan

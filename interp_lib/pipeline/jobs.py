@@ -65,12 +65,12 @@ def train_job(plan: Plan, name: str, output: Path) -> None:
 
 def states_job(plan: Plan, name: str, output: Path) -> None:
     """Collect the states of an SPPO run."""
-    from ..clusters.states import collect_states
+    from ..clusters.collect import open_states
 
     with _timed(f"states of {name}") as timer:
         agent = load_agent(plan.run(name).path)
         states = plan.figures / plan.states_target(name)
-        collect_states(agent, states, steps=plan.collect_steps, reuse=True, progress=False)
+        open_states(agent, states, steps=plan.collect_steps, progress=False)
     _leave(output, timer, steps=plan.collect_steps)
 
 

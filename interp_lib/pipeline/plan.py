@@ -177,7 +177,7 @@ class Plan:
 
     def states_inputs(self, run: str) -> list[str]:
         """The run, and the code that plays it and writes states."""
-        return [*_code("clusters/states.py"), *self._run_inputs(run)]
+        return [*_code("clusters/collect.py"), *self._run_inputs(run)]
 
     def _states_files(self, run: str) -> list[str]:
         """What waits for the states of a run waits for their stamp as well: a file alone may be a notebook's, run by

@@ -122,10 +122,10 @@ class Workbench:
 
     def states(self, run: Run) -> StateSet:
         """States of an SPPO run as the profile collects them, from a file that all notebooks share."""
-        from ..clusters.states import collect_states
+        from ..clusters.collect import open_states
 
         path = states_file(self.outputs.folder, run.name, self.profile_name)
-        return collect_states(load_agent(run.path), path, steps=self.profile.collect_steps, reuse=True, progress=False)
+        return open_states(load_agent(run.path), path, steps=self.profile.collect_steps, progress=False)
 
 
 class Target(NamedTuple):
@@ -142,9 +142,9 @@ class Target(NamedTuple):
         return f"{self.algorithm}-{self.env}-s{self.seed}"
 
 
-def states_file(figures: Path | str, run: str, profile: str) -> Path:
-    """Where the states of a run are kept."""
-    return Path(figures) / "states" / f"{run}-{profile}.h5"
+def states_file(figures: Path | str, run: str, profile: str | None = None) -> Path:
+    """Where the states of a run are kept: those of a profile for all notebooks; others beside the run's pictures."""
+    return Path(figures) / (f"{run}/states.h5" if profile is None else f"states/{run}-{profile}.h5")
 
 
 def fresh_run_dir(runs: Path | str, profile: str, run: str) -> Path:

@@ -115,11 +115,13 @@ def test_train_resume_and_evaluate(tmp_path, capsys):
 
 def test_embed_and_videos_leave_pictures(tiny_sppo, tmp_path, capsys):
     status, out, _ = run(capsys, "embed", tiny_sppo, "--steps", "8", "--tsne-states", "200", "--out", tmp_path)
-    assert status == 0
+    assert status == 0 and "left out map_stability: stability over 1200 states" in out
     folder = tmp_path / tiny_sppo.name
     assert {"states.h5", "fdr_and_tsne_space.png", "cluster_gallery.png", "cluster_table.csv"} <= {
         p.name for p in folder.iterdir()
     }
+    evidence = ("code_usage", "space_quality", "semantic_neighbours", "temporal_coherence")
+    assert all((folder / f"{name}.csv").is_file() for name in evidence)
     status, out, _ = run(
         capsys, "videos", tiny_sppo, "--episodes", "2", "--frames", "20", "--max-steps", "9", "--out", tmp_path
     )

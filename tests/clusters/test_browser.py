@@ -11,9 +11,10 @@ from conftest import ROOT
 from in_chromium import needs_chromium, open_notebook, running_chromium, running_lab
 
 from interp_lib.cli import main
-from interp_lib.clusters import groups as browsing
+from interp_lib.clusters.collect import collect_states, open_states
 from interp_lib.clusters.descriptions import read_descriptions, write_description
-from interp_lib.clusters.states import collect_states
+from interp_lib.clusters.states import episode_rows, episode_steps
+from interp_lib.clusters.study import ClusterStudy
 from interp_lib.common.errors import InterpError
 from interp_lib.common.style import readable_ink
 from interp_lib.runs.folder import load_agent
@@ -40,13 +41,18 @@ def states(agent, tmp_path_factory):
     return collect_states(agent, path, steps=40, num_envs=16, progress=False)
 
 
+@pytest.fixture(scope="module")
+def study(agent, states):
+    return ClusterStudy(agent, states).checked()
+
+
 # -- what is said about states ----------------------------------------------------------------------------------------
 
 
 def test_episodes_are_found_around_any_state(states):
-    steps, n = browsing.episode_steps(states), states.meta["num_envs"]
+    steps, n = episode_steps(states), states.meta["num_envs"]
     for row in range(0, len(states), 7):
-        episode = browsing.episode_rows(states, row)
+        episode = episode_rows(states, row)
         assert row in episode and set(episode % n) == {row % n}
         assert (np.diff(episode) == n).all() and len(np.unique(states.level[episode])) == 1
         assert (steps[episode] == np.arange(len(episode))).all()
@@ -54,33 +60,32 @@ def test_episodes_are_found_around_any_state(states):
         assert states.done[episode[-1]] or episode[-1] >= len(states) - n
 
 
-def test_probabilities_come_from_stored_features_as_from_frames(agent, states):
+def test_probabilities_come_from_stored_features_as_from_frames(agent, states, study):
     rows = np.arange(0, len(states), 20)
     logits = agent.embed(states.frames(rows)).logits.astype(np.float64)
     wanted = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    np.testing.assert_allclose(browsing.action_probabilities(agent, states, rows), wanted, atol=1e-5)
+    np.testing.assert_allclose(study.policy[rows], wanted, atol=1e-5)
 
 
-def test_clips_stay_in_their_cluster_and_episode(states):
+def test_clips_stay_in_their_cluster_and_episode(states, study):
     for k in range(states.num_codes):
-        clips = browsing.cluster_clips(states, k)
+        clips = study.cluster_clips(k)
         assert bool(clips) == (k in states.code)
         for clip in clips:
             assert (states.code[clip] == k).all() and len(clip) <= 20
-            assert set(clip) <= set(browsing.episode_rows(states, clip[0]))
+            assert set(clip) <= set(episode_rows(states, clip[0]))
     region = np.flatnonzero(states.fdr[:, 0] > 0)
-    for clip in browsing.region_clips(states, region):
+    for clip in study.region_clips(region):
         assert len(clip) <= 17 and np.isin(clip, region).any() and len(set(states.level[clip])) == 1
 
 
-def test_statistics_of_clusters_and_of_none(agent, states):
-    groups = browsing.Groups(agent, states)
-    shares = [groups.cluster(k).share for k in range(states.num_codes)]
+def test_statistics_of_clusters_and_of_none(states, study):
+    shares = [study.cluster(k).share for k in range(states.num_codes)]
     assert sum(shares) == pytest.approx(1)
-    largest = groups.cluster(int(np.argmax(shares)))
+    largest = study.cluster(int(np.argmax(shares)))
     assert largest.actions.sum() == pytest.approx(1) and largest.dwell >= 1
-    empty = groups.region(np.array([], dtype=int))
-    assert empty.count == 0 and np.isnan(empty.value) and browsing.mean_image(states, np.array([], int)) is None
+    empty = study.region(np.array([], dtype=int))
+    assert empty.count == 0 and np.isnan(empty.value) and study.mean_image(np.array([], int)) is None
 
 
 def test_labels_are_readable_on_every_color():
@@ -91,11 +96,11 @@ def test_states_of_other_weights_are_refused(agent, states, tmp_path, capsys):
     other = load_agent(RELEASED, device="cpu")
     other.network.policy.bias.data += 1
     with pytest.raises(InterpError, match="other weights"):
-        browsing.check_states(other, states)
+        ClusterStudy(other, states).checked()
     path = shutil.copy(states.path, tmp_path / "states.h5")
-    again = browsing.states_of(other, path, steps=1, progress=False)
+    again = open_states(other, path, any_settings=True, steps=1, progress=False)
     assert len(again) == 64 and "another fruitbot agent" in capsys.readouterr().err
-    assert len(browsing.states_of(other, path)) == 64  # and now they are its own
+    assert len(open_states(other, path, any_settings=True)) == 64  # and now they are its own
 
 
 # -- the widget without a front end -----------------------------------------------------------------------------------

@@ -12,12 +12,14 @@ matplotlib.use("Agg")
 
 from interp_lib import InterpError, load_agent
 from interp_lib.agents.sppo.play import Episode
+from interp_lib.clusters.collect import collect_states
 from interp_lib.clusters.evidence import code_separation, code_usage, semantic_neighbours, temporal_coherence
-from interp_lib.clusters.outputs import play_for_videos, save_cluster_outputs, save_skill_videos, save_transitions
+from interp_lib.clusters.outputs import save_cluster_outputs, save_transitions
+from interp_lib.clusters.skills import collapse, typical_sequences
 from interp_lib.clusters.stability import disparity, map_stability, shared_neighbours
-from interp_lib.clusters.states import StateSet, collect_states
-from interp_lib.clusters.study import action_table
-from interp_lib.clusters.transitions import collapse, dwell_table, transition_table, typical_sequences
+from interp_lib.clusters.states import StateSet
+from interp_lib.clusters.study import ClusterStudy
+from interp_lib.clusters.videos import play_for_videos, save_skill_videos
 from interp_lib.common.graphs import END, spread_out
 from interp_lib.common.outputs import Outputs
 from interp_lib.common.statistics import Interval, columns, ratio_interval, readable
@@ -161,16 +163,16 @@ def test_transitions_and_dwell_are_counted(tmp_path):
     # Two environments: 0 0 1 1 0 | end, 2 (cut off); and 1 0 0 0 1 1 (cut off).
     code = np.array([[0, 0, 1, 1, 0, 2], [1, 0, 0, 0, 1, 1]]).T
     done = np.array([[0, 0, 0, 0, 1, 0], [0] * 6]).T
-    states = recording(tmp_path / "s.h5", code, done=done)
-    table = transition_table(states)
+    study = ClusterStudy(None, recording(tmp_path / "s.h5", code, done=done))  # the agent has no say in it
+    table = study.transitions
     assert table["count"].to_dict() == {(0, END): 1, (0, 1): 2, (1, 0): 2}
     assert table["probability"].to_dict() == pytest.approx({(0, END): 1 / 3, (0, 1): 2 / 3, (1, 0): 1})
-    dwell = dwell_table(states)
+    dwell = study.dwell
     assert dwell["visits"].tolist() == [3, 2, 0, 0]
     assert dwell["mean dwell (steps)"][0] == 2 and dwell["episode ends here"][0] == pytest.approx(1 / 3)
     assert dwell.loc[2].drop("visits").isna().all()
-    nothing = recording(tmp_path / "s.h5", np.zeros((4, 2), int))
-    assert transition_table(nothing).empty and dwell_table(nothing)["visits"].sum() == 0
+    nothing = ClusterStudy(None, recording(tmp_path / "s.h5", np.zeros((4, 2), int)))
+    assert nothing.transitions.empty and nothing.dwell["visits"].sum() == 0
 
 
 def episode(total, codes):
@@ -206,10 +208,11 @@ def test_a_cluster_without_states_is_left_out_and_named(tiny_sppo, tmp_path):
     agent = load_agent(tiny_sppo, device="cpu")
     states = recording(tmp_path / "s.h5", code, feature=np.zeros((code.size, 256), np.float32))
     outputs = Outputs(tmp_path / "figures", "x")
-    table = save_cluster_outputs(agent, states, outputs, [], {0: "waits", 3: "never seen"})
-    save_transitions(states, outputs, [])
+    study = ClusterStudy(agent, states)
+    table = save_cluster_outputs(study, outputs, [], {0: "waits", 3: "never seen"})
+    save_transitions(study, outputs, [])
     assert table["states"].tolist() == [12, 12, 0, 0] and table.loc[2].drop(["states", "share"]).isna().sum() >= 5
-    assert action_table(agent, states).loc[2].isna().all()
+    assert study.actions.loc[2].isna().all()
     captions = {path.stem: path.read_text() for path in (tmp_path / "figures/x").glob("*.json")}
     assert "Never used: cluster 2, 3" in captions["cluster_gallery"]
     assert "No arrows from 0, 1: visited fewer than 10 times" in captions["cluster_transitions"]

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from interp_lib.clusters.groups import action_probabilities, effect_probabilities
-from interp_lib.clusters.states import collect_states
-from interp_lib.clusters.study import action_table
+from interp_lib.clusters.collect import collect_states
+from interp_lib.clusters.study import ClusterStudy
 from interp_lib.envs.actions import ACTION_EFFECTS, ACTION_NAMES, NUM_ACTIONS, by_effect, effect_of
 from interp_lib.envs.names import PROCGEN_GAMES
 from interp_lib.envs.procgen import ProcgenVec
@@ -53,12 +52,12 @@ def test_a_clusters_actions_are_the_policys_and_not_the_dice(tiny_sppo, tmp_path
     agent = load_agent(tiny_sppo, device="cpu")
     states = collect_states(agent, tmp_path / "s.h5", steps=12, num_envs=8, random_action=1.0, progress=False)
     rows = np.flatnonzero(states.kept)
-    probabilities = action_probabilities(agent, states, rows)
-    effects = effect_probabilities(agent, states, rows)
+    study = ClusterStudy(agent, states)
+    probabilities, effects = study.policy[rows], study.effects[rows]
     np.testing.assert_allclose(effects.sum(1), 1, atol=1e-5)
     np.testing.assert_allclose(effects[:, 0], probabilities[:, :3].sum(1), atol=1e-6)  # steer left
     np.testing.assert_array_equal(by_effect(probabilities, "fruitbot"), effects)
-    table = action_table(agent, states)
+    table = study.actions
     assert list(table.columns) == list(ACTION_EFFECTS["fruitbot"])
     k = states.code[rows][0]
     np.testing.assert_allclose(table.loc[k], effects[states.code[rows] == k].mean(0), atol=1e-6)

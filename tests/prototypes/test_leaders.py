@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from interp_lib.clusters.medoids import cluster_medoids, save_medoids
-from interp_lib.clusters.states import collect_states, stretches
-from interp_lib.clusters.transitions import transition_table
+from interp_lib.clusters.collect import collect_states
+from interp_lib.clusters.outputs import save_medoids
+from interp_lib.clusters.states import stretches
+from interp_lib.clusters.study import ClusterStudy
 from interp_lib.common.errors import InterpError
 from interp_lib.common.graphs import END, _on_curve, _passing_by, transitions_between
 from interp_lib.common.outputs import Outputs, saved_outputs
@@ -49,7 +50,7 @@ def test_stretches_of_leaders():
 def test_transitions_of_clusters_are_what_they_were(states):
     found = stretches(states)
     complete = found[found["next"] >= END]
-    table = transition_table(states)
+    table = ClusterStudy(load_agent(SPPO, device="cpu"), states).transitions
     for (k, following), row in table.iterrows():
         of_k = complete[complete["cluster"] == k]
         assert row["probability"] == pytest.approx((of_k["next"] == following).mean())
@@ -76,7 +77,7 @@ def test_a_prototype_lies_by_the_states_it_leads():
 
 
 def test_medoids_are_the_most_central_of_their_cluster(states):
-    medoids = cluster_medoids(states)
+    medoids = ClusterStudy(load_agent(SPPO, device="cpu"), states).medoids()
     assert set(medoids) == set(states.code[states.kept])
     for k, row in medoids.items():
         members = np.flatnonzero(states.kept & (states.code == k))
@@ -108,7 +109,7 @@ def test_arrows_pass_by_the_pictures_between():
 def test_both_are_saved_with_captions(study, states, tmp_path):
     outputs = Outputs(tmp_path, "04_prototype_visualization", parameters={})
     save_leader_graph(study, outputs, [PROTOSAC])
-    medoids = save_medoids(load_agent(SPPO, device="cpu"), states, outputs, [SPPO])
+    medoids = save_medoids(ClusterStudy(load_agent(SPPO, device="cpu"), states), outputs, [SPPO])
     saved = {output.name: output for output in saved_outputs(tmp_path)["04_prototype_visualization"]}
     assert set(saved) == {"leader_graph", "cluster_medoids"}
     assert "n = 400 decisions in 2 episodes" in saved["leader_graph"].caption

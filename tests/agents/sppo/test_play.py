@@ -17,18 +17,10 @@ from interp_lib.agents.sppo.play import (
     replay_frames,
     sample_actions,
 )
+from interp_lib.clusters.collect import collect_states, open_states
 from interp_lib.clusters.skills import Stretch, find_stretches, label_frame, stretch_clips, successful
-from interp_lib.clusters.states import (
-    StateSet,
-    collect_states,
-    dwell_times,
-    load_states,
-    return_to_go,
-    sample_rows,
-    stretches,
-    weights_digest,
-)
-from interp_lib.clusters.study import action_table, cluster_table, mean_images, representative_rows
+from interp_lib.clusters.states import StateSet, load_states, return_to_go, sample_rows, stretches, weights_digest
+from interp_lib.clusters.study import ClusterStudy
 from interp_lib.common.graphs import CUT, END
 from interp_lib.common.statistics import bootstrap_mean
 from interp_lib.common.tsne import tsne
@@ -167,26 +159,26 @@ def test_bad_embedding_files_and_runs_are_named(tiny_ppo, states, tmp_path):
 def test_an_embedding_file_is_reused_only_for_what_it_holds(agent, states, tmp_path, capsys):
     path = tmp_path / "s.h5"
     path.write_bytes(states.path.read_bytes())
-    how = {"steps": 40, "num_envs": 8, "progress": False, "reuse": True}
+    how = {"steps": 40, "num_envs": 8, "progress": False}
     written = path.stat().st_mtime_ns
-    again = collect_states(agent, path, **how)
+    again = open_states(agent, path, **how)
     assert path.stat().st_mtime_ns == written and capsys.readouterr().err == ""
     np.testing.assert_array_equal(again.code, states.code)
 
-    collect_states(agent, path, **{**how, "steps": 2})
+    open_states(agent, path, **{**how, "steps": 2})
     assert "was collected with steps 40, not 2: collecting again" in capsys.readouterr().err
     other = SPPO("fruitbot", seed=0, device="cpu")
     with pytest.raises(InterpError, match="of another fruitbot agent.*interp embed"):
         load_states(path, other)
     assert len(load_states(path, agent)) == 16
-    collect_states(other, path, **{**how, "steps": 2})
+    open_states(other, path, **{**how, "steps": 2})
     assert "of another fruitbot agent" in capsys.readouterr().err
     assert load_states(path, other).meta["weights"] == weights_digest(other) != weights_digest(agent)
     jumper = SPPO("jumper", device="cpu")
     with pytest.raises(InterpError, match="holds states of fruitbot, not of jumper"):
         load_states(path, jumper)
     path.write_bytes(path.read_bytes()[:3000])
-    collect_states(agent, path, **{**how, "steps": 2})
+    open_states(agent, path, **{**how, "steps": 2})
     assert "damaged or no embedding file: collecting again" in capsys.readouterr().err
 
 
@@ -220,29 +212,29 @@ def test_dwell_times_end_with_cluster_and_episode(tmp_path):
     states = synthetic_states(
         tmp_path, [0, 2, 0, 2, 0, 2, 1, 2], [0, 0, 0, 1, 0, 0, 0, 0], [1, 0, 0, 2, 0, 0, 1, 4], n=2
     )
-    dwell = dwell_times(states)
-    assert [dwell[k].tolist() for k in range(3)] == [[3], [1], [2, 2]]
     found = stretches(states)
+    assert [found["length"][found["cluster"] == k].tolist() for k in range(3)] == [[3], [1], [2, 2]]
     assert found["next"].tolist() == [1, CUT, END, CUT] and found["start"].tolist() == [0, 3, 0, 2]
     expected = [[1 + 0.5**3, 0.5 * 2], [0.5**2, 2], [0.5, 0.5 * 4], [1, 4]]
     np.testing.assert_allclose(return_to_go(states, gamma=0.5).reshape(4, 2), expected)
 
 
 def test_cluster_analyses(agent, states):
-    table = cluster_table(agent, states)
+    study = ClusterStudy(agent, states)
+    table = study.table
     assert table["states"].sum() == states.kept.sum() and table["share"].sum() == pytest.approx(1)
     used = table["states"] > 0
     known = table["mean dwell (steps) low"].notna()  # no interval for what a single environment has been in
     assert known.any() and not known[~used].any()
     assert (table["mean dwell (steps) low"][known] <= table["mean dwell (steps)"][known]).all()
-    shares = action_table(agent, states)
+    shares = study.actions
     np.testing.assert_allclose(shares[used].sum(axis=1), 1)
     assert shares[~used].isna().all(axis=None)
-    assert cluster_table(agent, states, {2: "waits"})["description"].tolist() == ["", "", "waits", "", "", "", "", ""]
-    images = mean_images(states)
+    assert study.described({2: "waits"})["description"].tolist() == ["", "", "waits", "", "", "", "", ""]
+    images = study.mean_images()
     assert set(images) == set(states.code[states.kept])
     k = int(np.bincount(states.code[states.kept]).argmax())
-    rows = representative_rows(states, k, count=3)
+    rows = study.central_rows(study.rows(k))[:3]
     assert (states.code[rows] == k).all() and len(set(states.level[rows])) == len(rows) > 0
     assert len(sample_rows(states, 50)) == 50 and states.kept[sample_rows(states, 50)].all()
 
