@@ -44,7 +44,7 @@ class LeaderGraph:
     Attributes:
         latents: t-SNE of a sample of latent states (m, 2) and of the prototypes (K, 2), embedded together.
         leading: (m,) int64, the prototype that leads in each of those states.
-        transitions: as :func:`~interp_lib.clusters.transitions.transition_table`; intervals resample episodes.
+        transitions: as :func:`~interp_lib.common.graphs.transitions_between`; intervals resample episodes.
         dwell: mean steps a prototype leads at a stretch, by prototype that ever leads.
         share: (K,) of all decisions, how many it leads.
     """
