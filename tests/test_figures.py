@@ -8,6 +8,7 @@ After a change that is meant to be seen, draw the pictures anew and look at them
 from __future__ import annotations
 
 import functools
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -142,11 +143,13 @@ def test_comparison_of_two_algorithms():
         index=["PPO", "SPPO"],
     )
     by_task = {"coinrun": Interval(0.62, 0.57, 0.67), "fruitbot": Interval(0.71, 0.66, 0.76)}
-    return plot_comparison(
-        table, profiles, thresholds, (Interval(0.66, 0.62, 0.7), by_task), {"ninja": Interval(0.8, 0.7, 0.9)},
-        names=("ppo", "sppo"), scale="normalised return", unit="episodes", rests_on="n = 500 episodes of 1 seed",
-        random=1 - thresholds**0.3,
+    comparison = SimpleNamespace(
+        baseline="ppo", other="sppo", table=table, thresholds=thresholds, profile=profiles.get,
+        improvement=(Interval(0.66, 0.62, 0.7), by_task), unequal_improvement={"ninja": Interval(0.8, 0.7, 0.9)},
+        scale="normalised return", unit="episodes", size=lambda: "n = 500 episodes of 1 seed",
+        random_profile=lambda: 1 - thresholds**0.3,
     )  # fmt: skip
+    return plot_comparison(comparison)
 
 
 @looks_as_before

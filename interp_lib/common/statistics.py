@@ -132,6 +132,11 @@ def columns(name: str, interval: Interval, joint: str = " ") -> dict[str, float]
     return {name: interval.mean, f"{name}{joint}low": interval.low, f"{name}{joint}high": interval.high}
 
 
+def interval_of(row: pd.Series, name: str) -> Interval:
+    """The interval that :func:`columns` wrote to ``row`` under ``name``."""
+    return Interval(row[name], row[f"{name} low"], row[f"{name} high"])
+
+
 def readable(table: pd.DataFrame, digits: int = 2) -> pd.DataFrame:
     """``table`` for the eye: an interval becomes one column, ``0.83 [0.80, 0.86]``; other numbers are rounded."""
     result = table.copy()

@@ -18,6 +18,7 @@ from ..common.statistics import (
     Scores,
     columns,
     interquartile_mean,
+    interval_of,
     mean_score,
     performance_profile,
     probability_of_improvement,
@@ -94,6 +95,7 @@ class AlgorithmComparison:
         """Episodes of each run."""
         return min(len(scores.episodes) for scores in self.scores.values())
 
+    @functools.cached_property
     def table(self) -> pd.DataFrame:
         """A row an algorithm: IQM and mean of the normalised returns, P(more than the baseline), and what they rest on.
 
@@ -109,13 +111,28 @@ class AlgorithmComparison:
             rows[ALGORITHMS[algorithm].title] = row
         return pd.DataFrame(rows.values(), pd.Index(rows, name="agent"))
 
-    def profiles(self, thresholds: np.ndarray) -> dict[str, np.ndarray]:
-        """Performance profile of each algorithm, (3, T): share above each threshold, and its 95% interval."""
-        return {a: performance_profile(s, thresholds, unit=self.unit) for a, s in self.scores.items()}
+    @property
+    def scale(self) -> str:
+        """What a score is."""
+        record = ALGORITHMS[self.baseline]
+        return "normalised return" if record.procgen else f"return, random 0 to {record.title} 1"
 
-    def random_profile(self, thresholds: np.ndarray) -> np.ndarray:
-        """Share of a random policy's episodes above each threshold (T,), tasks weighing alike."""
-        return np.mean([(values[:, None] > thresholds).mean(0) for values in self.random.values()], axis=0)
+    @property
+    def thresholds(self) -> np.ndarray:
+        """Those of a performance profile (T,), 0.02 apart or more: 0 to 1, and out to scores' outer percentiles."""
+        scores = np.concatenate([s.episodes.ravel() for s in self.scores.values()])
+        low, high = min(0.0, np.percentile(scores, 1)), max(1.0, np.percentile(scores, 99))
+        step = max(0.02, round((high - low) / 100, 2))
+        # Round numbers, so that a score of exactly 1 falls onto a threshold and not beside it.
+        return np.round(step * np.arange(np.floor(low / step) - 2, np.ceil(high / step) + 3), 6)
+
+    def profile(self, algorithm: str) -> np.ndarray:
+        """Performance profile of an algorithm, (3, T): share above each of ``thresholds``, and its 95% interval."""
+        return performance_profile(self.scores[algorithm], self.thresholds, unit=self.unit)
+
+    def random_profile(self) -> np.ndarray:
+        """Share of a random policy's episodes above each of ``thresholds``, (T,), tasks weighing alike."""
+        return np.mean([(values[:, None] > self.thresholds).mean(0) for values in self.random.values()], axis=0)
 
     def size(self) -> str:
         """What was measured, in a few words."""
@@ -139,10 +156,10 @@ class AlgorithmComparison:
         """What the numbers carry, and no more."""
         ours, theirs = ALGORITHMS[self.other].title, ALGORITHMS[self.baseline].title
         p, what = self.improvement[0], "a run" if self.unit == "runs" else "an episode"
-        middle = {a: interquartile_mean(s, unit=self.unit) for a, s in self.scores.items()}
+        middle = {title: interval_of(row, "IQM") for title, row in self.table.iterrows()}
         numbers = (
             f"On {_count(len(self.pairings), 'task')} ({', '.join(pair.task for pair in self.pairings)}) {ours} has an "
-            f"interquartile mean of {middle[self.other]}, {theirs} of {middle[self.baseline]}; {what} of {ours} "
+            f"interquartile mean of {middle[ours]}, {theirs} of {middle[theirs]}; {what} of {ours} "
             f"returns more than one of {theirs} with probability {p}"
         )
         if not self.equal:

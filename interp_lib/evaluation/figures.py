@@ -6,14 +6,14 @@ colour tells is told a second time by shape, position or a label.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from ..agents.registry import ALGORITHMS
-from ..common.statistics import Interval
+from ..common.statistics import Interval, interval_of
 from ..common.style import INK, MUTED, PUBLISHED
 from ..envs.names import env_title
 from ..envs.procgen import normalised
@@ -21,6 +21,8 @@ from ..envs.procgen import normalised
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from .comparison import AlgorithmComparison
 
 RANDOM = "#6B7280"
 
@@ -51,7 +53,7 @@ def plot_levels(table: pd.DataFrame, *, xlabel: str) -> Figure:
         for y, row in part.iterrows():
             color = ALGORITHMS[row["agent"].lower()].color
             for side, shift, face in (("train", -0.14, "white"), ("unseen", 0.14, color)):
-                _interval(ax, _of(row, side), y + shift, color, face)
+                _interval(ax, interval_of(row, side), y + shift, color, face)
         labels = [f"{r['agent']}, {r['steps'] / 1e6:.2f}M steps\n{r['actions']}" for _, r in part.iterrows()]
         _label_rows(ax, labels, ylim=(len(part) - 0.45, -0.55), title=env_title(game), xlabel=xlabel)
     for ax in axes.flat[len(games) :]:
@@ -95,36 +97,18 @@ def plot_restricted(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def plot_comparison(
-    table: pd.DataFrame,
-    profiles: Mapping[str, np.ndarray],
-    thresholds: np.ndarray,
-    improvement: tuple[Interval, Mapping[str, Interval]],
-    unequal: Mapping[str, Interval],
-    *,
-    names: tuple[str, str],
-    scale: str,
-    unit: str,
-    rests_on: str,
-    random: np.ndarray | None = None,
-) -> Figure:
+def plot_comparison(comparison: AlgorithmComparison) -> Figure:
     """Interquartile mean, performance profile and probability of improvement of two algorithms, side by side.
 
-    Args:
-        table: of AlgorithmComparison.table.
-        profiles: by algorithm (3, T): share above each of ``thresholds`` (T,), and its interval.
-        improvement: P(second > first) over tasks and by task.
-        unequal: the same by task where the two were trained unequally; drawn hollow, apart from the others.
-        names: the algorithms, the baseline first.
-        scale: label of the normalised score.
-        unit: ``episodes`` or ``runs``.
-        rests_on: n, in a few words.
-        random: share of a random policy's episodes above each threshold, (T,).
+    Tasks where the two were trained unequally are hollow, apart from the others.
     """
     import matplotlib.pyplot as plt
 
+    names = (comparison.baseline, comparison.other)
     baseline, other = (ALGORITHMS[name].title for name in names)
-    rows = 1 + len(improvement[1]) + len(unequal)
+    table, scale, unit, thresholds = comparison.table, comparison.scale, comparison.unit, comparison.thresholds
+    (overall, by_task), unequal = comparison.improvement, comparison.unequal_improvement
+    rows = 1 + len(by_task) + len(unequal)
     figure, axes = plt.subplots(
         1, 3, figsize=(13, max(3.4, 0.42 * rows + 1.5)), width_ratios=(1, 1.25, 1.05), layout="constrained"
     )
@@ -132,12 +116,12 @@ def plot_comparison(
     for y, name in enumerate(names):
         row, color = table.loc[ALGORITHMS[name].title], ALGORITHMS[name].color
         for shift, statistic, marker in ((-0.13, "IQM", "o"), (0.13, "mean", "D")):
-            _interval(ax, _of(row, statistic), y + shift, color, color if marker == "o" else "white", marker)
+            _interval(ax, interval_of(row, statistic), y + shift, color, color if marker == "o" else "white", marker)
             ax.annotate(
                 f"{statistic} {row[statistic]:.2f}", (row[f"{statistic} high"], y + shift), xytext=(6, 0),
                 textcoords="offset points", va="center", fontsize=9, color=INK,
             )  # fmt: skip
-    xlabel = f"{scale}\n(95% interval, {unit} resampled;\n{rests_on})"
+    xlabel = f"{scale}\n(95% interval, {unit} resampled;\n{comparison.size()})"
     _label_rows(ax, [baseline, other], title="Interquartile mean (IQM) and mean", xlabel=xlabel)
     low, high = ax.get_xlim()
     ax.set_xlim(low, high + 0.45 * (high - low))  # room for the numbers
@@ -145,18 +129,16 @@ def plot_comparison(
 
     ax = axes[1]
     for name, style in zip(names, ("-", (0, (5, 1.5))), strict=True):
-        share, below, above = profiles[name]
-        record = ALGORITHMS[name]
+        record, (share, below, above) = ALGORITHMS[name], comparison.profile(name)
         ax.fill_between(thresholds, below, above, color=record.color, alpha=0.22, lw=0, step="post")
         ax.step(thresholds, share, color=record.color, linestyle=style, label=record.title, where="post")
-    if random is not None:
-        ax.step(thresholds, random, color=RANDOM, linestyle=":", linewidth=1.4, label="random", where="post")
+    random = comparison.random_profile()
+    ax.step(thresholds, random, color=RANDOM, linestyle=":", linewidth=1.4, label="random", where="post")
     ax.set(xlim=(thresholds[0], thresholds[-1]), ylim=(-0.02, 1.04), title="Performance profile")
     ax.set(xlabel=f"threshold τ ({scale})", ylabel=f"share of {unit} above τ")
     ax.legend(loc="best")
 
     ax = axes[2]
-    overall, by_task = improvement
     several = len(by_task) > 1
     lines = [("all tasks" if several else env_title(next(iter(by_task))), overall, True)]
     lines += [(env_title(task), interval, True) for task, interval in by_task.items() if several]
@@ -222,7 +204,3 @@ def _label_rows(ax: Axes, labels: Sequence[str], **settings: Any) -> None:
 def _interval(ax: Axes, interval: Interval, y: float, color: str, face: str, marker: str = "o") -> None:
     ax.plot([interval.low, interval.high], [y, y], color=color, linewidth=3.5, alpha=0.5, solid_capstyle="butt")
     ax.plot(interval.mean, y, marker, color=color, markerfacecolor=face, markersize=6.5, markeredgewidth=1.5)
-
-
-def _of(row: pd.Series, name: str) -> Interval:
-    return Interval(row[name], row[f"{name} low"], row[f"{name} high"])

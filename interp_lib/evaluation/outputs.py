@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from ..agents.learning_curve import read_progress
@@ -98,20 +97,12 @@ def save_restricted(runs: Sequence[Run], evaluations: Evaluations, outputs: Outp
 def save_comparison(comparison: AlgorithmComparison, outputs: Outputs) -> pd.DataFrame:
     """Save interquartile means, performance profiles and probabilities of improvement; returns the table."""
     baseline, other = ALGORITHMS[comparison.baseline].title, ALGORITHMS[comparison.other].title
-    procgen = ALGORITHMS[comparison.baseline].procgen
-    scale = "normalised return" if procgen else f"return, random 0 to {baseline} 1"
-    thresholds = profile_thresholds(comparison)
-    table = comparison.table()
-    figure = plot_comparison(
-        table, comparison.profiles(thresholds), thresholds, comparison.improvement, comparison.unequal_improvement,
-        names=(comparison.baseline, comparison.other), scale=scale, unit=comparison.unit, rests_on=comparison.size(),
-        random=comparison.random_profile(thresholds),
-    )  # fmt: skip
+    figure = plot_comparison(comparison)
     if not comparison.equal:
         figure.suptitle("Unequal training: no comparison of methods")
     how = (
         "Unseen levels, sampled actions; returns normalised by the ranges published with Procgen (Cobbe et al. 2020)."
-        if procgen
+        if ALGORITHMS[comparison.baseline].procgen
         else f"Mean actions; return 0 is the random policy's mean and 1 the mean of {baseline}'s runs on the task, "
         "both taken as exact."
     )
@@ -120,17 +111,8 @@ def save_comparison(comparison: AlgorithmComparison, outputs: Outputs) -> pd.Dat
     paths = [run.path for run in comparison.runs]
     name = f"{comparison.baseline}_{comparison.other}"
     outputs.figure(figure, f"compare_{name}", caption, paths)
-    outputs.table(table, f"compare_{name}_table", caption, paths)
-    return table
-
-
-def profile_thresholds(comparison: AlgorithmComparison) -> np.ndarray:
-    """Thresholds of a performance profile, 0.02 apart or more: 0 to 1, and out to the outer percentiles of scores."""
-    scores = np.concatenate([s.episodes.ravel() for s in comparison.scores.values()])
-    low, high = min(0.0, np.percentile(scores, 1)), max(1.0, np.percentile(scores, 99))
-    step = max(0.02, round((high - low) / 100, 2))
-    # Round numbers, so that a score of exactly 1 falls onto a threshold and not beside it.
-    return np.round(step * np.arange(np.floor(low / step) - 2, np.ceil(high / step) + 3), 6)
+    outputs.table(comparison.table, f"compare_{name}_table", caption, paths)
+    return comparison.table
 
 
 def save_paper_table(

@@ -1,16 +1,21 @@
 """Statistics over tasks against numbers worked out by hand, and what their intervals are about."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from interp_lib import InterpError
 from interp_lib.common.statistics import (
+    Interval,
     Scores,
+    columns,
     interquartile_mean,
+    interval_of,
     mean_difference,
     mean_score,
     performance_profile,
     probability_of_improvement,
+    readable,
 )
 from interp_lib.envs.games import GAMES, MODES
 from interp_lib.envs.procgen import normalised
@@ -135,6 +140,14 @@ def test_runs_enter_with_equally_many_episodes():
 def test_differences():
     gap = mean_difference(np.array([3.0, 5.0]), np.array([1.0, 1.0, 1.0]))
     assert gap == (3.0, 2.0, 4.0)
+
+
+def test_intervals_in_tables():
+    interval = Interval(0.5, 0.25, 1.0)
+    table = pd.DataFrame([columns("a", interval) | columns("b", interval, "_") | {"n": 3}])
+    assert list(table) == ["a", "a low", "a high", "b", "b_low", "b_high", "n"]
+    assert interval_of(table.iloc[0], "a") == interval
+    assert readable(table).iloc[0].to_dict() == {"a": "0.50 [0.25, 1.00]", "b": "0.50 [0.25, 1.00]", "n": 3}
 
 
 def score(game, mode):

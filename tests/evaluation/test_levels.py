@@ -1,5 +1,6 @@
 """From run folders to comparisons: which runs are compared, on which scale, and what is said where that is not fair."""
 
+import dataclasses
 import hashlib
 import json
 import zlib
@@ -24,7 +25,6 @@ from interp_lib.evaluation.levels import (
     restricted_table,
 )
 from interp_lib.evaluation.outputs import (
-    profile_thresholds,
     runs_to_compare,
     save_comparison,
     save_learning_curves,
@@ -136,7 +136,7 @@ def test_continuous_scores_run_from_random_to_sac(folder, evaluations):
     continuous(folder, "sac", "pendulum", -5.0), continuous(folder, "protosac", "pendulum", 8.0)
     comparison = compare(find_runs(folder), "sac", "protosac", evaluations)
     assert "reference is no better than its zero" in comparison.left_out["pendulum"]
-    table = comparison.table()
+    table = comparison.table
     assert table.loc["SAC", "mean"] == pytest.approx(1)
     assert table.loc["ProtoSAC", "mean"] == pytest.approx(0.51, abs=0.02)
     assert comparison.unit == "runs" and "training seeds are covered" in comparison.rests_on()
@@ -201,12 +201,8 @@ def test_figures_are_drawn(folder, evaluations):
     ]
     assert len(plot_levels(level_table(runs, evaluations), xlabel="return").axes) == 4
     comparison = compare(runs, "ppo", "sppo", evaluations)
-    thresholds = np.linspace(-1, 2, 5)
-    figure = plot_comparison(
-        comparison.table(), comparison.profiles(thresholds), thresholds, comparison.improvement,
-        {"maze": comparison.improvement[0]}, names=("ppo", "sppo"), scale="score", unit="episodes",
-        rests_on=comparison.size(), random=comparison.random_profile(thresholds),
-    )  # fmt: skip
+    unequal = {"maze": comparison.improvement[0]}
+    figure = plot_comparison(dataclasses.replace(comparison, unequal_improvement=unequal))
     labels = [tick.get_text() for tick in figure.axes[2].get_yticklabels()]
     assert labels == ["all tasks", "CoinRun", "Jumper", "Ninja", "Maze (unequal steps)"]
     assert plot_published(published_comparison(runs)).axes[0].get_xlabel().startswith("normalised mean return")
@@ -227,7 +223,7 @@ def test_what_the_notebook_saves(folder, evaluations, tmp_path):
     with pytest.raises(InterpError, match=r"trained in easy mode, not in hard.*--distribution-mode hard"):
         runs_to_compare(own, folder, mode="hard")
     comparison = compare(runs, "ppo", "sppo", evaluations)
-    thresholds = profile_thresholds(comparison)
+    thresholds = comparison.thresholds
     assert 1.0 in thresholds and 0.0 in thresholds and len(thresholds) < 200
     save_comparison(comparison, outputs)
     assert save_restricted(runs, evaluations, outputs).startswith("No run here was trained on a limited number")
