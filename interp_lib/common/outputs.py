@@ -155,12 +155,9 @@ class Outputs:
         sidecar = self._path(f"{name}.json")
         if not sidecar.exists():
             return set()
-        try:
-            return _listed_files(read_json(sidecar))
-        except InterpError:
-            return set()  # damaged, and about to be replaced
-        finally:
-            sidecar.unlink()
+        files = _listed_files(sidecar) or set()
+        sidecar.unlink()
+        return files
 
     def _save(
         self, kind: str, name: str, caption: str, runs: Iterable[Run], files: Mapping[str, bytes | None],
@@ -227,12 +224,9 @@ def clear_outputs(folder: Path | str, notebook: Path | str) -> None:
     """
     place = Path(folder) / Path(notebook).name.removesuffix(".ipynb")
     for sidecar in place.glob("*.json"):
-        try:
-            value = read_json(sidecar)
-        except InterpError:
-            value = None  # damaged: it would only stop the report
-        if value is None or _is_sidecar(value):
-            for file in _listed_files(value):
+        files = _listed_files(sidecar)
+        if files is not None:
+            for file in files:
                 (place / file).unlink(missing_ok=True)
             sidecar.unlink()
     with contextlib.suppress(OSError):  # not there, or not empty
@@ -250,8 +244,13 @@ def _is_sidecar(value: Any) -> bool:
     return isinstance(value, dict) and {"kind", "sequence", "files"} <= value.keys()
 
 
-def _listed_files(value: Any) -> set[str]:
-    return {Path(file).name for file in value["files"]} if _is_sidecar(value) else set()
+def _listed_files(sidecar: Path) -> set[str] | None:
+    """Names of the files that a sidecar lists: none where it is damaged, None where the JSON is somebody else's."""
+    try:
+        value = read_json(sidecar)
+        return {Path(file).name for file in value["files"]} if _is_sidecar(value) else None
+    except (InterpError, TypeError):
+        return set()  # damaged: it would only stop the report
 
 
 def _render(fig: Figure, file_format: str, metadata: dict[str, None]) -> bytes:

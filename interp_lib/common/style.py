@@ -21,7 +21,6 @@ CLUSTER_COLORS: tuple[str, ...] = (
     "#014BC9", "#EBAC00", "#019B72", "#B66CCF", "#58C7EF", "#F54902", "#55136B", "#8B4330",
 )  # fmt: skip
 
-
 PUBLISHED = "#A7ACB3"  # what others measured
 INK = "#1F2328"
 MUTED = "#57606A"  # second to INK: ticks, remarks
@@ -84,56 +83,30 @@ def use_style() -> None:
 
     Sizes are in points for a figure shown at its own size: 10 pt text, 300 dpi when saved.
     """
-    import matplotlib
+    import matplotlib as mpl
     from cycler import cycler
 
     # First what matplotlib comes with, where a matplotlibrc here or at home says otherwise; the backend stays.
-    found, default = matplotlib.rcParamsOrig, matplotlib.rcParamsDefault
+    found, default = mpl.rcParamsOrig, mpl.rcParamsDefault
     changed = {name: value for name, value in default.items() if name != "backend" and found[name] != value}
-    matplotlib.rcParams.update(changed)  # type: ignore[arg-type]  # names are listed one by one
-    matplotlib.rcParams.update(
-        {
-            "figure.figsize": (6.4, 4.0),
-            "figure.dpi": 110,
-            "figure.facecolor": "white",
-            "figure.constrained_layout.use": True,
-            "figure.titlesize": 13,
-            "figure.titleweight": "bold",
-            "savefig.dpi": 300,
-            "savefig.bbox": "tight",
-            "savefig.pad_inches": 0.06,
-            "savefig.facecolor": "white",
-            "font.family": "sans-serif",
-            "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib, so figures are the same everywhere
-            "font.size": 10,
-            "text.color": INK,
-            "axes.labelcolor": INK,
-            "axes.labelsize": 10,
-            "axes.titlesize": 11,
-            "axes.titleweight": "bold",
-            "axes.titlelocation": "left",
-            "axes.titlepad": 8,
-            "axes.edgecolor": "#8C939B",
-            "axes.linewidth": 0.8,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.grid": True,
-            "axes.axisbelow": True,
-            "axes.prop_cycle": cycler(color=CLUSTER_COLORS),
-            "grid.color": GRID,
-            "grid.linewidth": 0.7,
-            "lines.linewidth": 1.8,
-            "lines.solid_capstyle": "round",
-            "xtick.color": MUTED,
-            "ytick.color": MUTED,
-            "xtick.labelsize": 9,
-            "ytick.labelsize": 9,
-            "xtick.major.size": 3,
-            "ytick.major.size": 3,
-            "legend.frameon": False,
-            "legend.fontsize": 9,
-            "image.interpolation": "nearest",  # game frames are 64 x 64: show pixels, not a blur
-            "pdf.fonttype": 42,  # text stays text in the PDF
-            "svg.fonttype": "none",
-        }
-    )
+    mpl.rcParams.update(changed)  # type: ignore[arg-type]  # names are listed one by one
+    mpl.rc("figure", figsize=(6.4, 4.0), dpi=110, facecolor="white", titlesize=13, titleweight="bold")
+    mpl.rc("figure.constrained_layout", use=True)
+    mpl.rc("savefig", dpi=300, bbox="tight", pad_inches=0.06, facecolor="white")
+    mpl.rc("font", size=10, family="sans-serif")
+    mpl.rcParams["font.sans-serif"] = ["DejaVu Sans"]  # comes with matplotlib, so figures are the same everywhere
+    mpl.rc("text", color=INK)
+    mpl.rc("axes", titlesize=11, titleweight="bold", titlelocation="left", titlepad=8, labelcolor=INK, labelsize=10)
+    mpl.rc("axes", edgecolor="#8C939B", linewidth=0.8, grid=True, axisbelow=True)
+    mpl.rc("axes", prop_cycle=cycler(color=CLUSTER_COLORS))
+    mpl.rc("axes.spines", top=False, right=False)
+    mpl.rc("grid", color=GRID, linewidth=0.7)
+    mpl.rc("lines", linewidth=1.8, solid_capstyle="round")
+    mpl.rc("xtick", color=MUTED, labelsize=9)
+    mpl.rc("ytick", color=MUTED, labelsize=9)
+    mpl.rc("xtick.major", size=3)
+    mpl.rc("ytick.major", size=3)
+    mpl.rc("legend", frameon=False, fontsize=9)
+    mpl.rc("image", interpolation="nearest")  # game frames are 64 x 64: show pixels, not a blur
+    mpl.rc("pdf", fonttype=42)  # text stays text in the PDF
+    mpl.rc("svg", fonttype="none")

@@ -30,16 +30,17 @@ def iterate_frames(frames: Iterable[Any]) -> Iterator[np.ndarray]:
         frames: frames, uint8 (H, W, 3), or clips: arrays (T, H, W, 3) or lists of frames. Consumed one by one.
 
     Raises:
-        ValueError: something in there is neither a frame nor a clip.
+        ValueError: something in there is neither a frame nor a clip, or frames differ in size.
     """
+    shape = None
     for item in frames:
         array = np.asarray(item)
         if array.dtype != np.uint8 or array.ndim not in (3, 4) or array.shape[-1] != 3:
             raise ValueError(f"a frame is uint8 (H, W, 3), a clip (T, H, W, 3); got {array.dtype} {array.shape}")
-        if array.ndim == 3:
-            yield array
-        else:
-            yield from array
+        shape = shape or array.shape[-3:]
+        if array.shape[-3:] != shape:
+            raise ValueError(f"all frames of a video have one size; got {array.shape[-3:]} after {shape}")
+        yield from array if array.ndim == 4 else (array,)
 
 
 def write_mp4(path: Path | str, frames: Iterable[Any], fps: float) -> VideoInfo:
@@ -50,7 +51,7 @@ def write_mp4(path: Path | str, frames: Iterable[Any], fps: float) -> VideoInfo:
 
     Args:
         path: where to write; replaced atomically.
-        frames: see `iterate_frames`; all of one size. Only a few are held in memory.
+        frames: see `iterate_frames`. Only a few are held in memory.
         fps: frames a second.
 
     Raises:
@@ -63,7 +64,7 @@ def write_mp4(path: Path | str, frames: Iterable[Any], fps: float) -> VideoInfo:
     with scratch_folder() as folder:
         encoded = folder / "video.mp4"
         try:
-            info = _encode(encoded, _even(_same_size(iterate_frames(frames))), fps)
+            info = _encode(encoded, map(_even, iterate_frames(frames)), fps)
         except StopIteration:
             raise InterpError(f"no frames to write to {path}: the episodes behind this video are empty.") from None
         with atomic_write(path) as target, encoded.open("rb") as source:
@@ -76,7 +77,7 @@ def write_animation(path: Path | str, frames: Iterable[Any], fps: float, *, widt
 
     Args:
         path: ends in ``.gif`` or ``.webp`` (a third of the size, no 256-colour limit).
-        frames: see `iterate_frames`; all of one size.
+        frames: see `iterate_frames`.
         fps: frames a second; GIF rounds the delay to 1/100 s.
         width: pixels; the height follows. None keeps the size of the frames.
 
@@ -89,7 +90,7 @@ def write_animation(path: Path | str, frames: Iterable[Any], fps: float, *, widt
     path = Path(path)
     if path.suffix not in (".gif", ".webp"):
         raise ValueError(f"an animation is a .gif or .webp file, not {path.name}")
-    images = [Image.fromarray(frame) for frame in _same_size(iterate_frames(frames))]
+    images = [Image.fromarray(frame) for frame in iterate_frames(frames)]
     if not images:
         raise InterpError(f"no frames to write to {path}: the episodes behind this animation are empty.")
     if width is not None:
@@ -131,16 +132,6 @@ def _encode(path: Path, frames: Iterator[np.ndarray], fps: float) -> VideoInfo:
     return VideoInfo(width, height, count)
 
 
-def _same_size(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    shape = None
-    for frame in frames:
-        shape = shape or frame.shape
-        if frame.shape != shape:
-            raise ValueError(f"all frames of a video have one size; got {frame.shape} after {shape}")
-        yield frame
-
-
-def _even(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    for frame in frames:
-        odd = [(0, side % 2) for side in frame.shape[:2]]
-        yield np.pad(frame, [*odd, (0, 0)], mode="edge") if odd != [(0, 0), (0, 0)] else frame
+def _even(frame: np.ndarray) -> np.ndarray:
+    odd = [side % 2 for side in frame.shape[:2]]
+    return np.pad(frame, [(0, odd[0]), (0, odd[1]), (0, 0)], mode="edge") if any(odd) else frame
