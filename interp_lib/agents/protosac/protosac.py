@@ -3,7 +3,7 @@
 ProtoSAC is SAC (Haarnoja et al., arXiv 1812.05905) whose actor compares the state with learned prototypes and mixes
 their Gaussians (actor.py). Each update takes a step on critics and actor (losses.py), and every
 ``projection_interval`` steps, and at the end of ``learn``, each prototype is moved onto the nearest state in the replay
-buffer (projection.py), and the policy is brought back to what it was (refit.py).
+buffer (projection.py), and the policy is brought back to what it was.
 """
 
 from __future__ import annotations

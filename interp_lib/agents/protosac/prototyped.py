@@ -77,7 +77,7 @@ class PrototypedSAC(RunFolderSAC):
         Args:
             observations: states (n, *observation) to choose from and to imitate the policy in; None: a sample of the
                 replay buffer, and its latest states.
-            imitation_epochs: 0 refits the Gaussians; more train the encoder too (refit.py).
+            imitation_epochs: 0 refits the Gaussians; more train the encoder too.
 
         Returns:
             What was chosen, how far prototypes moved and what it did to the policy; None if there are fewer different

@@ -19,7 +19,7 @@ Gaussians out of bounds (actor.py), and returned 4992. At 0.3, 1 and 5, in bound
 Hopper's 32 went from 12.4 in use to 27.9 and its return from 3022 to 3169.
 
 Pendulum balances in 86% of its decisions, so few of its 16 prototypes are in use at temperature 0.15: 5.7
-(explain.Usage.in_use; 50 evaluation episodes, seed 0, 20,000 steps), 5.9 with a usage weight of 1 instead of 0.1, 3.4
+(prototypes.usage; 50 evaluation episodes, seed 0, 20,000 steps), 5.9 with a usage weight of 1 instead of 0.1, 3.4
 of 8. At temperature 0.3 and usage weight 1 it is 10.2 at the same return, -134, and 5.9 instead of 1.3 share a
 decision: prototypes that are more used and decisions that take longer to read are the same thing here.
 """

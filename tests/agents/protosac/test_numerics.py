@@ -16,14 +16,16 @@ from interp_lib.agents.protosac import losses
 from interp_lib.agents.protosac.actor import ProtoActor
 from interp_lib.agents.protosac.mixtures import Blend, GaussianMixture, choice_gradient, imitation, log_tanh_slope
 from interp_lib.agents.protosac.projection import (
+    decisions,
     distinct,
+    divergence,
+    imitate,
     latest_observations,
     nearest_distinct,
     place,
     project,
     spread,
 )
-from interp_lib.agents.protosac.refit import decisions, divergence, imitate
 
 WEIGHTS = torch.tensor([[0.5, 0.3, 0.2], [0.05, 0.05, 0.9]], dtype=torch.float64)
 MEANS = torch.tensor([[-1.0, 0.4], [0.3, -0.6], [1.2, 0.1]], dtype=torch.float64)
