@@ -72,11 +72,8 @@ def _write(path: Path, text: str, code: str, run_dir: Path | str, **names: objec
 def open_lab(notebook: Path, *, port: int | None = None, open_browser: bool = True) -> NoReturn:
     """Become JupyterLab, opened on ``notebook``; Ctrl-C then ends it as usual."""
     command = [sys.executable, "-m", "jupyterlab", str(notebook.resolve())]
-    if port is not None:
-        command.append(f"--ServerApp.port={port}")
-    if not open_browser:
-        command.append("--no-browser")
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        command.append("--allow-root")
+    command += [f"--ServerApp.port={port}"] if port is not None else []
+    command += [] if open_browser else ["--no-browser"]
+    command += ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
     sys.stdout.flush()
     os.execv(command[0], command)

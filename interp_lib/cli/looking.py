@@ -168,9 +168,8 @@ def _run_prototypes(args: argparse.Namespace) -> None:
 def _looking_at(commands: Any, name: str, help: str, run: Any, example_run: str) -> argparse.ArgumentParser:
     parser = add_command(commands, name, help, f"interp {name} {example_run}", run)
     parser.add_argument("run_dir", metavar="RUN", help="a run folder")
-    parser.add_argument(
-        "--out", "--save-dir", type=Path, default=Path("figures"), help="outputs go to OUT/<run> (default: figures)"
-    )
+    out = "outputs go to OUT/<run> (default: figures)"
+    parser.add_argument("--out", "--save-dir", type=Path, default=Path("figures"), help=out)
     parser.add_argument("--seed", type=seed, default=0)
     return parser
 

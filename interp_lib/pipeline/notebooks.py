@@ -146,12 +146,11 @@ def canonical_environment(name: str) -> str:
     raise InterpError(f"unknown environment '{name}'. {hint}")
 
 
-def _kinds(name: object) -> set[Any]:
+def _kinds(name: Any) -> set[Any]:
     """`procgen_game` or `continuous_task`, whichever knows an environment."""
     found = set()
-    for kind in (procgen_game, continuous_task):
-        try:
-            found |= {kind} if isinstance(name, str) and kind(name) else set()
-        except InterpError:
-            continue
+    for kind in (procgen_game, continuous_task) if isinstance(name, str) else ():
+        with contextlib.suppress(InterpError):
+            kind(name)
+            found.add(kind)
     return found

@@ -158,13 +158,11 @@ class Plan:
             with contextlib.suppress(*_NO_RUN):
                 for shown in self._shown(stem):
                     if shown.explored and ALGORITHMS[shown.algorithm].explains == what:
-                        found[self._name(shown)] = shown
+                        run = f"{shown.algorithm}-{shown.env}-s{shown.seed}"
+                        if not self.fresh:
+                            run = find_run(self.checkpoints, shown.algorithm, shown.env, seed=shown.seed).name
+                        found[run] = shown
         return found
-
-    def _name(self, shown: Shown) -> str:
-        if self.fresh:
-            return f"{shown.algorithm}-{shown.env}-s{shown.seed}"
-        return find_run(self.checkpoints, shown.algorithm, shown.env, seed=shown.seed).name
 
     def states_target(self, run: str) -> str:
         """The file of a run's states, relative to the figures folder."""
