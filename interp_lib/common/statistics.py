@@ -94,10 +94,8 @@ def sums_interval(
 def ratio_interval(numerator: np.ndarray, denominator: np.ndarray, *, resamples: int = 2000) -> Interval:
     """Σ numerator / Σ denominator, (G,) sums of each group, with its percentile bootstrap interval, groups resampled.
 
-    A share of states, a mean over states, a mean over stretches: each is such a ratio of sums by group.
-
-    Returns:
-        NaN where the denominators sum to 0, without an interval where fewer than two groups have any.
+    A share of states, a mean over states, a mean over stretches: each is such a ratio of sums by group. It is NaN where
+    the denominators sum to 0, and has no interval where fewer than two groups have any.
     """
     sums = np.stack([numerator, denominator], axis=1).astype(np.float64)
 
@@ -230,10 +228,7 @@ def mean_score(scores: Scores, *, unit: str | None = None, resamples: int | None
 def performance_profile(
     scores: Scores, thresholds: np.ndarray, *, unit: str | None = None, resamples: int | None = None
 ) -> np.ndarray:
-    """Share of episodes (or of runs, if those are resampled) that score above each threshold, tasks weighing alike.
-
-    Args:
-        thresholds: (T,).
+    """Share of episodes (of runs, if those are resampled) above each of ``thresholds`` (T,), tasks weighing alike.
 
     Returns:
         float64 (3, T): the share and its pointwise 95% interval.
