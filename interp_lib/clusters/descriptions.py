@@ -9,6 +9,7 @@ numbers mean something else after more training. It is no part of what a release
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from pathlib import Path
@@ -18,7 +19,7 @@ from ..common.errors import InterpError
 from ..common.storage import read_file, write_text
 
 if TYPE_CHECKING:
-    from yaml import MappingNode, Node
+    from ruamel.yaml.nodes import Node
 
 _INT, _TEXT, _NOTHING = (f"tag:yaml.org,2002:{kind}" for kind in ("int", "str", "null"))
 DESCRIPTIONS = "descriptions.yml"
@@ -50,8 +51,6 @@ def write_description(run_dir: Path | str, k: int, text: str, num_codes: int) ->
         InterpError: there is no such run folder or cluster, the file is damaged (it is then left as it is), or it can't
             be written.
     """
-    import yaml
-
     run_dir, text = Path(run_dir), " ".join(text.split())
     if not run_dir.is_dir():
         raise InterpError(f"no run folder {run_dir} to keep a description in.")
@@ -60,17 +59,9 @@ def write_description(run_dir: Path | str, k: int, text: str, num_codes: int) ->
     path = run_dir / DESCRIPTIONS
     old = _read(path)
     wanted = {**_parse(old, path, num_codes), k: text}
-    wanted = {key: wanted[key] for key in sorted(wanted) if wanted[key]}
-    root = yaml.compose(old, yaml.SafeLoader)
-    new = None if root is None or root.flow_style else _splice(old, root, k, text)
-    try:
-        if new is not None and _parse(new, path, num_codes) != wanted:
-            new = None
-    except InterpError:
-        new = None
-    if new is None:  # a new file, or a form that can't be edited in place, such as {0: one line}
-        header = old if root is None and old.strip() else HEADER
-        new = header.rstrip("\n") + "\n" + "".join(_line(key, sentence) for key, sentence in wanted.items())
+    new = _edited(old, k, text)
+    if _parse(new, path, num_codes) != {key: wanted[key] for key in sorted(wanted) if wanted[key]}:
+        raise InterpError(f"{path} can't be edited without losing what is in it. Write `{k}: sentence` by hand.")
     write_text(path, new)
 
 
@@ -84,20 +75,21 @@ def _read(path: Path) -> str:
 
 
 def _parse(source: str, path: Path, num_codes: int) -> dict[int, str]:
-    import yaml
+    from ruamel.yaml import YAML, MappingNode
+    from ruamel.yaml.error import YAMLError
 
     try:
-        root = yaml.compose(source, yaml.SafeLoader)
-    except yaml.YAMLError as error:
+        root = YAML(typ="safe", pure=True).compose(source)
+    except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark is not None else ""
         reason = getattr(error, "problem", None) or getattr(error, "reason", None) or "not YAML"
         raise InterpError(f"{path}{where}: {reason}. Write `0: sentence`, in quotes if it has a colon.") from error
-    except (RecursionError, ValueError, IndexError) as error:
+    except (RecursionError, ValueError, IndexError, AttributeError) as error:
         raise InterpError(f"{path} holds no descriptions. Write a line for each cluster: `0: sentence`.") from error
     if root is None:
         return {}
-    if not isinstance(root, yaml.MappingNode):
+    if not isinstance(root, MappingNode):
         raise InterpError(f"{path} holds no descriptions. Write a line for each cluster: `0: sentence`.")
     found: dict[int, str] = {}
     for key, value in root.value:  # as written: to make dates or numbers of it could only fail
@@ -118,25 +110,32 @@ def _shown(node: Node) -> str:
     return f"{node.value!r:.40}" if node.tag == _TEXT else f"{node.value:.40}"
 
 
-def _splice(source: str, root: MappingNode, k: int, text: str) -> str:
-    """``source`` with only the entry of cluster ``k`` changed, added in its place or removed."""
-    after = len(source)  # where a new entry goes: before the first higher cluster
-    for key, value in root.value:
-        start, end = key.start_mark.index, value.end_mark.index
-        if int(key.value) == k:
-            end -= len(source[start:end]) - len(source[start:end].rstrip())
-            line = _line(k, text).rstrip("\n") if text else ""
-            rest = source[end:]
-            return source[:start] + line + (rest if text else rest.partition("\n")[2])
-        if int(key.value) > k:
-            after = min(after, start)
-    if not text:
-        return source
-    before = source[:after]
-    return before + ("" if before.endswith("\n") or not before else "\n") + _line(k, text) + source[after:]
+def _edited(source: str, k: int, text: str) -> str:
+    """``source`` with the sentence of cluster ``k`` changed, added in its place or removed, and its comments kept."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.comments import CommentedMap
+    from ruamel.yaml.scalarstring import FoldedScalarString, LiteralScalarString, PlainScalarString
 
-
-def _line(k: int, text: str) -> str:
-    import yaml
-
-    return yaml.safe_dump({k: text}, allow_unicode=True, width=float("inf"))
+    yaml = YAML()
+    yaml.preserve_quotes, yaml.width = True, 2**20
+    document, header = yaml.load(source), ""
+    if document is None:
+        document, header = CommentedMap(), source if source.strip() else HEADER
+    comments = document.ca.items.get(k)
+    if k in document and text:
+        if comments and comments[2]:  # what stands beside the sentence stays as far from it
+            comments[2].start_mark.column += len(text) - len(document[k] or "")
+            if isinstance(document[k], FoldedScalarString | LiteralScalarString):  # these end with their own line
+                comments[2].value = "\n" + comments[2].value
+        document[k] = PlainScalarString(text)
+    elif text:
+        document.insert(sum(key < k for key in document), k, text)
+    elif k in document and (comments or len(document) == 1):
+        document[k] = None  # its line holds the comments
+    else:
+        document.pop(k, None)
+    if not document:
+        return header
+    target = io.StringIO()
+    yaml.dump(document, target)
+    return header.rstrip("\n") + "\n" * bool(header) + target.getvalue()
