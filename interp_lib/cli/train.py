@@ -70,11 +70,11 @@ def _settings_options(parser: argparse.ArgumentParser, settings: type[Any], whos
     for field in dataclasses.fields(settings):
         if field.name not in ("env", "seed", "timesteps"):
             kind: type = {"int": int, "float": float}.get(str(field.type), str)
+            taking: dict[str, Any] = {"type": kind, "metavar": kind.__name__.upper()}
             group.add_argument(
                 "--" + field.name.replace("_", "-"),
                 dest=f"option_{field.name}",
-                type=kind,
-                metavar=kind.__name__.upper(),
+                **({"action": argparse.BooleanOptionalAction} if str(field.type) == "bool" else taking),
                 help=field.metadata["help"] + (f" (default: {field.default})" if defaults else ""),
             )
 

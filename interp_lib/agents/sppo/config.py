@@ -87,7 +87,7 @@ class PPOConfig:
                 value = float(value)
                 object.__setattr__(self, f.name, value)
             if type(value) is not kind or (isinstance(value, float) and not math.isfinite(value)):
-                expected = {int: "a whole number", float: "a finite number", str: "a word"}[kind]
+                expected = {int: "a whole number", float: "a finite number", str: "a word", bool: "True or False"}[kind]
                 raise InterpError(f"{f.name} must be {expected}, not {value!r:.60}.")
 
     @property
