@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import html
+import io
 from pathlib import Path
 from typing import Any
 
+import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 
 from ..agents.sppo.agents import PPO
 from ..common.errors import InterpError
-from ..common.style import cluster_color
+from ..common.style import cluster_color, use_style
+from ..common.widgets import bars, chip, display_bundle, moving_picture, picture
 from ..envs.actions import ACTION_EFFECTS, effect_of
 from ..runs.folder import Run, load_agent, read_run
 from .descriptions import DESCRIPTIONS, read_descriptions, write_description
+from .figures import draw_space
 from .states import StateSet, episode_rows, episode_steps
 from .study import ClusterStudy, Group
 
@@ -79,8 +84,6 @@ class ClusterBrowser:
 
     def state_html(self, row: int, *, width: int = 256) -> str:
         """Frame, level, step, cluster, action, value and action probabilities of one state."""
-        from ..common.widgets import bars, chip, picture
-
         states, k = self.states, int(self.states.code[row])
         probabilities = self.study.effects[row]
         action = self._effects.index(effect_of(states.meta["game"], int(states.action[row])))
@@ -123,8 +126,6 @@ class ClusterBrowser:
         )
 
     def _group_pictures(self, rows: np.ndarray, clips: list[np.ndarray]) -> str:
-        from ..common.widgets import moving_picture, picture
-
         mean = self.study.mean_image(rows)
         if mean is None:
             return ""
@@ -136,8 +137,6 @@ class ClusterBrowser:
         return "".join(pictures)
 
     def _group_html(self, title: str, group: Group, pictures: str) -> str:
-        from ..common.widgets import bars
-
         if not group.count:
             return f"<div class=interp><p>{title}</p><p>No states: this code was not used on these levels.</p></div>"
         dwell = "" if group.dwell is None else f"mean dwell <b>{group.dwell:.1f}</b> steps · "
@@ -180,12 +179,6 @@ class ClusterBrowser:
 
     def figure(self) -> Any:
         """The map as a matplotlib figure: what is shown where no widget can be."""
-        import matplotlib
-        import matplotlib.pyplot as plt
-
-        from ..common.style import use_style
-        from .figures import draw_space
-
         axes_names = {"FDR": "z", "t-SNE": "t-SNE"}
         with matplotlib.rc_context():  # the reader's own figures keep their style
             use_style()
@@ -197,21 +190,15 @@ class ClusterBrowser:
         return figure
 
     def _repr_png_(self) -> bytes:
-        import io
-
         buffer = io.BytesIO()
         self.figure().savefig(buffer, format="png", dpi=110)
         return buffer.getvalue()
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        from ..common.widgets import display_bundle
-
         return display_bundle(self, f"ClusterBrowser of {self.states.meta['run']}, {len(self.rows):,} states.")
 
 
 def _chip(k: int) -> str:
-    from ..common.widgets import chip
-
     return chip(int(k), cluster_color(int(k)))
 
 

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from sklearn.manifold import trustworthiness
+from sklearn.metrics import silhouette_samples
 
 from ..common.errors import InterpError
 from ..common.statistics import Interval, columns, group_sums, ratio_interval, sums_interval
@@ -49,9 +51,6 @@ def code_separation(states: StateSet, rows: np.ndarray, spaces: Mapping[str, np.
         rows: the states, int64 (m,).
         spaces: name → coordinates (m, d) of those states.
     """
-    from sklearn.manifold import trustworthiness
-    from sklearn.metrics import silhouette_samples
-
     code, n = states.code[rows], states.meta["num_envs"]
     several = 1 < len(np.unique(code)) < len(code)
     table = {}
@@ -136,7 +135,11 @@ def semantic_neighbours(
     other = level[:, None] != level
     agreement["chance"] = _mean_by_env(((code[:, None] == code) & other).sum(1) / other.sum(1), env, n)
 
-    percentile = _percentiles(pixels, level, near)
+    rank = _distances(pixels, level).argsort(axis=1).argsort(axis=1)
+    percentile = {
+        name: 100 * np.take_along_axis(rank, found, 1).mean(1) / np.maximum(other.sum(1) - 1, 1)
+        for name, found in near.items()
+    }
     shared = {
         name: np.array([np.isin(of, alike).mean() for of, alike in zip(found, near["pixels"], strict=True)])
         for name, found in near.items()
@@ -153,39 +156,20 @@ def semantic_neighbours(
     return pd.DataFrame(table).T.rename_axis("neighbours in")
 
 
-def _squared_distances(points: np.ndarray, part: slice) -> np.ndarray:
+def _distances(points: np.ndarray, level: np.ndarray) -> np.ndarray:
+    """Squared distances of ``points`` (m, d) → (m, m), infinite within a level."""
     square = np.square(points).sum(1)
-    return np.maximum(square[part, None] + square - 2 * points[part] @ points.T, 0)
-
-
-def _parts(size: int, chunk: int = 1000) -> list[slice]:
-    return [slice(start, min(start + chunk, size)) for start in range(0, size, chunk)]
+    distance = np.maximum(square[:, None] + square - 2 * points @ points.T, 0)
+    distance[level[:, None] == level] = np.inf
+    return distance
 
 
 def _neighbours(points: np.ndarray, level: np.ndarray, k: int) -> np.ndarray:
     """The ``k`` nearest of ``points`` (m, d) from another level, in no order → int64 (m, k)."""
-    found = []
-    for part in _parts(len(points)):
-        distance = _squared_distances(points, part)
-        distance[level[part, None] == level] = np.inf
-        if (np.isfinite(distance).sum(1) < k).any():
-            raise InterpError(f"fewer than {k} states from other levels to compare with. Collect more states.")
-        found.append(np.argpartition(distance, k - 1, axis=1)[:, :k])
-    return np.concatenate(found)
-
-
-def _percentiles(points: np.ndarray, level: np.ndarray, index: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Mean percentile of the neighbours ``index`` (m, k) among all states of other levels, by distance → (m,) each."""
-    found: dict[str, list[np.ndarray]] = {name: [] for name in index}
-    for part in _parts(len(points)):
-        distance = _squared_distances(points, part)
-        distance[level[part, None] == level] = np.inf
-        rank = np.argsort(np.argsort(distance, axis=1), axis=1)
-        others = np.isfinite(distance).sum(1)
-        for name, neighbours in index.items():
-            of = np.take_along_axis(rank, neighbours[part], 1).mean(1)
-            found[name].append(100 * of / np.maximum(others - 1, 1))
-    return {name: np.concatenate(parts) for name, parts in found.items()}
+    distance = _distances(points, level)
+    if (np.isfinite(distance).sum(1) < k).any():
+        raise InterpError(f"fewer than {k} states from other levels to compare with. Collect more states.")
+    return np.argpartition(distance, k - 1, axis=1)[:, :k]
 
 
 def _perplexity(counts: np.ndarray) -> np.ndarray:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from ..common.labels import percent
 from ..common.style import INK, MUTED, cluster_color, show_state, stretch_contrast
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 def draw_space(
@@ -59,10 +59,6 @@ def cluster_gallery(
         shares: share of the states by cluster.
         descriptions: sentence by cluster.
     """
-    import textwrap
-
-    import matplotlib.pyplot as plt
-
     clusters = sorted(mean_images)
     described = {k: text for k, text in (descriptions or {}).items() if k in mean_images}
     columns = 1 + max((len(frames[k]) for k in clusters), default=0)
@@ -110,8 +106,6 @@ def draw_actions(ax: Axes, shares: pd.DataFrame, counts: Mapping[int, int]) -> N
         shares: a row a cluster, a column an action; rows sum to 1, or are NaN for an empty cluster.
         counts: states by cluster, named beside the rows.
     """
-    from matplotlib.ticker import PercentFormatter
-
     values = shares.to_numpy()
     most = max(0.3, np.nanmax(values, initial=0))
     cells = ax.imshow(values, cmap="Blues", vmin=0, vmax=most, aspect="auto")
@@ -149,8 +143,6 @@ def plot_medoids(
     shown = sorted(frames, key=lambda k: -counts[k])
     total, longest = sum(counts.values()), float(np.nanmax(actions.loc[shown]))
     rows = -(-len(shown) // columns)
-    import matplotlib.pyplot as plt
-
     fig, grid = plt.subplots(
         2 * rows, columns, figsize=(1.95 * columns, 3.1 * rows + 0.4), height_ratios=[2.1, 0.9] * rows, squeeze=False
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
@@ -48,8 +49,6 @@ def draw_learning_curves(env: str, runs: Sequence[Run], outputs: Outputs) -> Non
 
     Left up to where the runs here end, right the whole of what was published (nothing, for most games).
     """
-    import matplotlib.pyplot as plt
-
     curves = [(run, read_progress(run.path).set_index("total_timesteps")["eprewmean"]) for run in runs]
     published = {a: published_seeds(a, env) for a in ALGORITHMS if len(published_seeds(a, env).columns)}
     last = max(curve.index.max() for _, curve in curves)
@@ -86,8 +85,6 @@ def save_spaces(
     states: StateSet, rows: np.ndarray, spaces: Mapping[str, np.ndarray], outputs: Outputs, runs: Runs
 ) -> None:
     """Save FDR space and t-SNE space of the states ``rows``, coloured by cluster; ``spaces`` as of two_spaces."""
-    import matplotlib.pyplot as plt
-
     code = states.code[rows]
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.8))
     draw_space(axes[0], spaces["FDR"], code, f"FDR space (n = {len(rows):,} states)", axis="z")
@@ -114,8 +111,6 @@ def save_cluster_outputs(
     study: ClusterStudy, outputs: Outputs, runs: Runs, descriptions: Mapping[int, str] | None = None
 ) -> pd.DataFrame:
     """Save the cluster gallery, what the policy does in each cluster, and the cluster table; returns the table."""
-    import matplotlib.pyplot as plt
-
     states, game, kept = study.states, study.states.meta["game"], study.count
     table = study.described(descriptions)
     frames = {k: states.frames(study.central_rows(study.rows(k))[:4]) for k in study.used}
@@ -177,8 +172,6 @@ def save_medoids(study: ClusterStudy, outputs: Outputs, runs: Runs) -> dict[int,
 
 def save_transitions(study: ClusterStudy, outputs: Outputs, runs: Runs) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Save the graph of clusters and its two tables; returns them: transitions, dwell times."""
-    import matplotlib.pyplot as plt
-
     states, transitions, dwell = study.states, study.transitions, study.dwell
     centres = {k: np.median(states.fdr[study.rows(k)], axis=0) for k in study.used}
     shares, stays = study.table["share"].to_dict(), dwell["mean dwell (steps)"].to_dict()

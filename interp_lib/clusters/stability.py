@@ -14,6 +14,9 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
+from scipy.spatial import procrustes
+from sklearn.manifold import trustworthiness
+from sklearn.neighbors import NearestNeighbors
 
 from ..agents.sppo.agents import PPO
 from ..common.errors import InterpError
@@ -44,8 +47,6 @@ def map_stability(
     Raises:
         InterpError: too few states, or fewer than three fits.
     """
-    from sklearn.manifold import trustworthiness
-
     if fits < 3 or shared <= 2 * NEIGHBOURS or min(sizes) < shared:
         raise InterpError(f"stability needs 3 fits, over {2 * NEIGHBOURS} shared states and samples that hold them.")
     pool = sample_rows(states, int(states.kept.sum()))
@@ -85,15 +86,11 @@ def map_stability(
 
 def disparity(a: np.ndarray, b: np.ndarray) -> float:
     """Procrustes disparity of two maps (m, 2) of the same states: 0: equal but for shift, rotation, scale, mirror."""
-    from scipy.spatial import procrustes
-
     return float(procrustes(a, b)[2])
 
 
 def shared_neighbours(a: np.ndarray, b: np.ndarray, k: int = NEIGHBOURS) -> float:
     """Share of a state's ``k`` nearest neighbours in map ``a`` (m, 2) that are so in map ``b`` too, 0 to 1."""
-    from sklearn.neighbors import NearestNeighbors
-
     near_a, near_b = (
         NearestNeighbors(n_neighbors=k).fit(points).kneighbors(return_distance=False) for points in (a, b)
     )

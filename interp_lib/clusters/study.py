@@ -7,8 +7,8 @@ an absorbing state. Nothing here tests that the next cluster depends on the pres
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
 
@@ -145,14 +145,20 @@ class ClusterStudy:
         """
         n, rows = self.states.meta["num_envs"], []
         for k, member in enumerate(self._members):
-            stays = self.stretches[self.stretches["cluster"] == k]
-            visits = group_sums(np.ones(len(stays)), stays["env"], n)
-            likely = self.actions.loc[k].sort_values(ascending=False, kind="stable")[:3] if len(member) else {}
-            row: dict[str, object] = {"cluster": k, "states": len(member), "share": len(member) / max(self.count, 1)}
-            row |= columns("mean dwell (steps)", ratio_interval(group_sums(stays["length"], stays["env"], n), visits))
-            for name, values in (("value", self.states.value[member]), ("return to go", self.return_to_go[member])):
-                row |= {name: _mean(values), f"{name} std": float(values.std()) if len(member) else np.nan}
-            row["likely actions"] = ", ".join(f"{effect} {share:.0%}" for effect, share in likely.items())
+            group, stays = self.region(member), self.stretches[self.stretches["cluster"] == k]
+            steps, visits = (group_sums(x, stays["env"], n) for x in (stays["length"], np.ones(len(stays))))
+            likely = self.actions.loc[k].sort_values(ascending=False, kind="stable")[:3] if group.count else {}
+            row = {
+                "cluster": k,
+                "states": group.count,
+                "share": group.share,
+                **columns("mean dwell (steps)", ratio_interval(steps, visits)),
+                "value": group.value,
+                "value std": _over(self.states.value[member], np.std),
+                "return to go": group.return_to_go,
+                "return to go std": _over(self.return_to_go[member], np.std),
+                "likely actions": ", ".join(f"{effect} {share:.0%}" for effect, share in likely.items()),
+            }
             rows.append(row)
         return pd.DataFrame(rows).set_index("cluster")
 
@@ -168,23 +174,14 @@ class ClusterStudy:
             count=len(rows),
             share=len(rows) / max(self.count, 1),
             levels=len(np.unique(self.states.level[rows])),
-            value=_mean(self.states.value[rows]),
-            return_to_go=_mean(self.return_to_go[rows]),
+            value=_over(self.states.value[rows], np.mean),
+            return_to_go=_over(self.return_to_go[rows], np.mean),
             actions=actions.mean(0) if len(rows) else np.full(actions.shape[1], np.nan),
         )
 
     def cluster(self, k: int) -> Group:
         """The same of cluster ``k``, with its mean dwell time."""
-        row = self.table.loc[k]
-        return Group(
-            count=int(row["states"]),
-            share=float(row["share"]),
-            levels=len(np.unique(self.states.level[self.rows(k)])),
-            value=float(row["value"]),
-            return_to_go=float(row["return to go"]),
-            actions=self.actions.loc[k].to_numpy(),
-            dwell=float(row["mean dwell (steps)"]),
-        )
+        return replace(self.region(self.rows(k)), dwell=float(self.table["mean dwell (steps)"][k]))
 
     # -- what they look like ----------------------------------------------------------------------------------------
 
@@ -290,5 +287,5 @@ class ClusterStudy:
         return pd.DataFrame(rows).T.rename_axis("cluster").astype({"visits": int})
 
 
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean()) if len(values) else np.nan
+def _over(values: np.ndarray, statistic: Callable[[np.ndarray], float]) -> float:
+    return float(statistic(values)) if len(values) else np.nan
