@@ -20,9 +20,11 @@ from interp_lib.common.graphs import draw_transitions
 from interp_lib.common.statistics import Interval
 from interp_lib.common.style import cluster_color, use_style
 from interp_lib.evaluation.figures import plot_comparison, plot_levels, plot_published, plot_restricted
-from interp_lib.prototypes import PrototypePictures, prototype_usage
+from interp_lib.prototypes import PrototypeStudy
 from interp_lib.prototypes.faithfulness_figure import plot_faithfulness
 from interp_lib.prototypes.figures import plot_gallery
+from interp_lib.prototypes.states import PrototypePictures
+from interp_lib.prototypes.usage import prototype_usage
 from interp_lib.runs.curves import draw_curve, draw_published, draw_seeds, label_axes, plot_games
 from interp_lib.runs.published import published_seeds
 
@@ -198,10 +200,16 @@ def usage_of(rng, prototypes: int = 6):
 
 @looks_as_before
 def test_prototype_gallery(rng):
-    pictures = PrototypePictures(squares(6), "nearest", "", tuple(f"speed {k}.0" for k in range(6)))
-    means, stds = rng.normal(size=(6, 2)), np.full((6, 2), 0.3)
-    bounds = -np.ones(2), np.ones(2)
-    return plot_gallery(pictures, means, stds, *bounds, ("main engine", "side engine"), usage_of(rng), columns=3)
+    prototypes = SimpleNamespace(action_means=rng.normal(size=(6, 2)), action_stds=np.full((6, 2), 0.3))
+    bounds = SimpleNamespace(low=-np.ones(2), high=np.ones(2))
+    study = PrototypeStudy(SimpleNamespace(prototypes=prototypes, action_space=bounds), [])
+    vars(study).update(
+        pictures=PrototypePictures(squares(6), "nearest", "", tuple(f"speed {k}.0" for k in range(6))),
+        usage=usage_of(rng),
+        info=SimpleNamespace(action_names=("main engine", "side engine")),
+        table=pd.DataFrame({"led": 0.0}, index=[f"P{k}" for k in range(6)]),  # nothing to say about when they lead
+    )
+    return plot_gallery(study, columns=3)
 
 
 def test_a_change_that_can_be_seen_is_above_the_tolerance(tmp_path):

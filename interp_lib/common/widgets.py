@@ -6,12 +6,13 @@ import base64
 import html
 import io
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import ipywidgets
 import numpy as np
+from PIL import Image
 
 from .labels import percent
 from .style import readable_ink
@@ -74,10 +75,14 @@ def chip(text: object, color: str) -> str:
     return f'<span class="chip" style="background:{color};color:{readable_ink(color)}">{html.escape(str(text))}</span>'
 
 
+def facts(said: Mapping[str, str]) -> str:
+    """Names and what is said about them, as HTML, in two columns."""
+    rows = "".join(f"<span class=soft>{name}</span><span>{text}</span>" for name, text in said.items())
+    return f"<div class=facts>{rows}</div>"
+
+
 def picture(frame: np.ndarray, width: int, alt: str = "") -> str:
     """An <img> of ``frame``, uint8 (H, W, 3), ``width`` CSS pixels wide with its pixels kept crisp."""
-    from PIL import Image
-
     buffer = io.BytesIO()
     Image.fromarray(frame).save(buffer, format="PNG", compress_level=1)  # it is looked at once: speed before size
     return _image(buffer.getvalue(), "png", width, round(width * frame.shape[0] / frame.shape[1]), alt)

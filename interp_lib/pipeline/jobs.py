@@ -120,8 +120,8 @@ def write_explorer(
         InterpError: the run's descriptions are damaged, or the page can't be written.
     """
     if states is None:
-        from ..prototypes import record_episodes
         from ..prototypes.page import export_prototype_explorer
+        from ..prototypes.traces import record_episodes
 
         return export_prototype_explorer(
             agent, record_episodes(agent, run.env, episodes, seed=seed), page, run=run.name

@@ -84,7 +84,8 @@ def measure_prototypes(run: Run, episodes: int) -> tuple[Returns | None, dict[st
         ``high`` and ``per_decision`` (explain.Usage), and ``leading``, how many lead at least one decision, over the
         ``decisions`` of ``episodes``.
     """
-    from ..prototypes import prototype_usage, record_episodes, usage_interval
+    from ..prototypes.traces import record_episodes
+    from ..prototypes.usage import prototype_usage, usage_interval
 
     agent = load_agent(run.path)
     before = None

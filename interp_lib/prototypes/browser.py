@@ -7,26 +7,23 @@ import io
 from functools import cached_property
 from typing import Any
 
+import matplotlib
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
 
 from ..common.labels import percent
-from ..envs.pictures import state_caption
-from . import (
-    NearestState,
-    PrototypeStudy,
-    action_interval,
-    explain_decision,
-    nearest_states,
-    picture_states,
-    state_values,
-    with_frames,
-)
+from ..common.style import use_style
+from ..common.widgets import chip, display_bundle, facts, picture
 from .episode_frames import EpisodeFrames
-from .explained_video import explained_frames
-from .figures import draw_action, prototype_colors
+from .explained_video import explained_frames, leader_strip
+from .figures import MOST_RIDGES, draw_action
+from .states import picture_states
+from .study import PrototypeStudy
+from .traces import with_frames
 
 TOP = 4  # prototypes shown beside a state
-NEAREST = 6  # states in a gallery
 
 
 class PrototypeBrowser:
@@ -43,58 +40,43 @@ class PrototypeBrowser:
 
     def __init__(self, study: PrototypeStudy) -> None:
         self.study = study
-        self.colors = prototype_colors(study.usage)
         self.frames = EpisodeFrames(study.traces)
-        self.start_episode = next(i for i, trace in enumerate(study.traces) if trace is study.typical)
+        self.start_episode = study.typical_episode
         changes = np.flatnonzero(np.diff(study.typical.leading))
         self.start_step = int(changes[0]) + 1 if len(changes) else 0  # where one prototype first takes over
-        self._values: dict[int, np.ndarray] = {}
-        self._galleries: dict[int, str] = {}
-        self._nearest_pictures: dict[int, np.ndarray] = {}
-        self._widget: Any = None
 
-    @property
+    @cached_property
     def widget(self) -> Any:
         """The browser as an ipywidget, built when it is first asked for."""
-        if self._widget is None:
-            from .panels import build
+        from .panels import Panels
 
-            self._widget = build(self)
-        return self._widget
+        return Panels(self).box
 
     # -- one step ---------------------------------------------------------------------------------------------------
 
     def leaders(self, episode: int, step: int) -> list[int]:
         """The prototypes with the largest weights, largest first; at most four."""
-        return explain_decision(self.study.agent, self.study.traces[episode], step).order[:TOP].tolist()
-
-    def value(self, episode: int, step: int) -> float:
-        """What the critics expect from this state on (discounted return)."""
-        if episode not in self._values:
-            self._values[episode] = state_values(self.study.agent, self.study.traces[episode])
-        return float(self._values[episode][step])
+        return self.study.decision(self.study.traces[episode], step).order[:TOP].tolist()
 
     def state_html(self, episode: int, step: int) -> str:
         """Frame, numbers, return so far, value, and a strip with the leader of every step."""
-        from ..common.widgets import picture
-
         trace = self.study.traces[episode]
         frame = self.frames.frame(episode, step)
-        shown = min(frame.shape[1], 300)
-        caption = state_caption(trace.task, trace.observations[step])
-        facts = {
+        width, caption = min(frame.shape[1], 300), trace.caption(step)
+        value = self.study.values[episode][step]
+        numbers = {
             "state": caption,
             "return so far": f"<b>{trace.rewards[: step + 1].sum():.1f}</b> of {trace.total:.1f}",
-            "value": f"<b>{self.value(episode, step):.1f}</b> <span class=soft>(discounted return to come)</span>",
+            "value": f"<b>{value:.1f}</b> <span class=soft>(discounted return to come)</span>",
         }
-        rows = "".join(f"<span class=soft>{name}</span><span>{text}</span>" for name, text in facts.items() if text)
+        strip = picture(leader_strip(trace, self.study.colors), 300, "leading prototype at every step")
         now = 100 * (step + 0.5) / len(trace)
         return (
             f'<div class="interp now" data-episode="{episode}" data-step="{step}">'
-            + picture(frame, shown, f"episode of seed {trace.seed}, step {step}: {caption}")
-            + f"<div class=facts>{rows}</div>"
-            + f"<div class=strip>{picture(self._strip(episode), 300, 'leading prototype at every step')}"
-            + f'<i style="left:{now:.2f}%"></i></div><p class=soft>leading prototype, step 0 to {len(trace) - 1}</p>'
+            + picture(frame, width, f"episode of seed {trace.seed}, step {step}: {caption}")
+            + facts({name: text for name, text in numbers.items() if text})
+            + f'<div class=strip>{strip}<i style="left:{now:.2f}%"></i></div>'
+            + f"<p class=soft>leading prototype, step 0 to {len(trace) - 1}</p>"
             + (f"<p class=soft>{html.escape(self.frames.note)}</p>" if self.frames.note else "")
             + "</div>"
         )
@@ -108,7 +90,7 @@ class PrototypeBrowser:
         return (
             f'<div class="interp weight" data-prototype="{k}" data-weight="{weight:.4f}">'
             f"<b>{percent(weight)}</b> <span class=soft>{self.study.pictures.captions[k]}</span><div class=track>"
-            f'<i style="width:{100 * weight:.1f}%;background:{self.colors[k]}"></i></div>'
+            f'<i style="width:{100 * weight:.1f}%;background:{self.study.colors[k]}"></i></div>'
             f"<span class=soft>alone: {', '.join(alone[:3])}{more}</span></div>"
         )
 
@@ -128,7 +110,7 @@ class PrototypeBrowser:
         for i, (name, low, high) in enumerate(zip(self.study.info.action_names, lows, highs, strict=True)):
             value = float(trace.actions[step, i])
             ticks = "".join(
-                f'<i style="left:{_along(alone[k, i], low, high)};background:{self.colors[k]};'
+                f'<i style="left:{_along(alone[k, i], low, high)};background:{self.study.colors[k]};'
                 f'height:{4 + 8 * trace.weights[step, k]:.1f}px"></i>'
                 for k in reversed(self.leaders(episode, step))
             )
@@ -142,104 +124,69 @@ class PrototypeBrowser:
             "each prototype above does alone, higher with more weight</p></div>"
         )
 
-    def _strip(self, episode: int) -> np.ndarray:
-        palette = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in self.colors], dtype=np.uint8)
-        return palette[self.study.traces[episode].leading][None]
-
     # -- one prototype ----------------------------------------------------------------------------------------------
-
-    @cached_property
-    def nearest(self) -> list[list[NearestState]]:
-        """For each prototype the evaluation states nearest to it."""
-        return nearest_states(self.study.agent, self.study.traces, NEAREST)
-
-    def nearest_pictures(self, k: int) -> np.ndarray:
-        """Pictures uint8 (m, H, W, 3) of ``nearest[k]``."""
-        if k not in self._nearest_pictures:
-            self._nearest_pictures[k] = picture_states(self.study.traces, self.nearest[k])
-        return self._nearest_pictures[k]
 
     def prototype_html(self, k: int) -> str:
         """What prototype ``k`` stands for: its state, its actions alone, how often it leads, when, and its value."""
-        if k not in self._galleries:
-            self._galleries[k] = self._prototype_html(k)
-        return self._galleries[k]
-
-    def _prototype_html(self, k: int) -> str:
-        from ..common.widgets import chip, picture
-
         row, study = self.study.table.loc[f"P{k}"], self.study
         frame, caption = study.pictures.frames[k], study.pictures.captions[k]
-        facts = {
-            "leads": f"<b>{percent(row['led'])}</b> of {len(study.usage.per_decision):,} decisions",
+        said = {
+            "leads": f"<b>{percent(row['led'])}</b> of {len(study.leading):,} decisions",
             "mean weight": f"<b>{percent(row['mean_weight'])}</b>",
         }
         if row["led"] > 0:
-            facts |= {
+            said |= {
                 "when": f"<b>{row['when']:.0%}</b> into the episode <span class=soft>(median)</span>",
                 "value": f"<b>{row['value']:.1f}</b> <span class=soft>(mean where it leads)</span>",
                 "distance": f"<b>{row['distance']:.2g}</b> <span class=soft>(median D where it leads)</span>",
             }
-        rows = "".join(f"<span class=soft>{name}</span><span>{text}</span>" for name, text in facts.items())
+        few = len(study.info.action_names) <= MOST_RIDGES
+        action = "density; black: the action of its mean" if few else "central 90%; dot: the action of its mean"
         width = min(frame.shape[1], 200)
         return (
-            f'<div class="interp prototype" data-prototype="{k}"><p>Prototype {chip(f"P{k}", self.colors[k])}</p>'
+            f'<div class="interp prototype" data-prototype="{k}"><p>Prototype {chip(f"P{k}", study.colors[k])}</p>'
             f"<div class=row><figure>{picture(frame, width, f'the state of P{k}: {caption}')}"
             f"<figcaption class=soft>{caption or 'its state'}</figcaption></figure>"
             f"<figure>{picture(self._action_picture(k), 300, self._action_text(k))}"
-            f"<figcaption class=soft>{self._action_caption()}</figcaption></figure>"
-            f"<div class=facts>{rows}</div></div><p class=soft>{study.pictures.note}</p></div>"
+            f"<figcaption class=soft>{action}</figcaption></figure>"
+            f"{facts(said)}</div><p class=soft>{study.pictures.note}</p></div>"
         )
+
+    def nearest_pictures(self, k: int) -> np.ndarray:
+        """Pictures uint8 (m, H, W, 3) of the states nearest to prototype ``k``; a simulator may have to play first."""
+        return picture_states(self.study, self.study.nearest[k])
 
     def _action_picture(self, k: int) -> np.ndarray:
         """The action distribution of one prototype, drawn as in the gallery figure, twice as sharp as the screen."""
-        import matplotlib
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        from ..common.style import use_style
-
         prototypes, names = self.study.agent.prototypes, self.study.info.action_names
         with matplotlib.rc_context():  # the reader's own figures keep their style
             use_style()
             figure = Figure(figsize=(3.0, max(1.5, 0.55 + 0.2 * len(names))), dpi=200)
             canvas, axes = FigureCanvasAgg(figure), figure.subplots()
-            draw_action(
-                axes, prototypes.action_means[k], prototypes.action_stds[k], *self.study.bounds, names, self.colors[k]
-            )
+            gaussian = prototypes.action_means[k], prototypes.action_stds[k]
+            draw_action(axes, *gaussian, *self.study.bounds, names, self.study.colors[k])
             if len(names) == 1:
                 axes.set_xlabel(f"{names[0]} alone", fontsize=8.5)
             canvas.draw()
         return np.array(canvas.buffer_rgba())[:, :, :3]
 
-    def _action_caption(self) -> str:
-        dims = len(self.study.info.action_names)
-        return "density; black: the action of its mean" if dims <= 3 else "central 90%; dot: the action of its mean"
-
     def _action_text(self, k: int) -> str:
-        prototypes = self.study.agent.prototypes
-        lows, highs = action_interval(prototypes.action_means[k], prototypes.action_stds[k], *self.study.bounds)
-        parts = zip(self.study.info.action_names, prototypes.actions[k], lows, highs, strict=True)
+        lows, highs = (ends[k] for ends in self.study.action_intervals)
+        parts = zip(self.study.info.action_names, self.study.agent.prototypes.actions[k], lows, highs, strict=True)
         return "; ".join(f"{name} {a:+.2f}, 90% within {low:+.2f} and {high:+.2f}" for name, a, low, high in parts)
 
     # -- display ----------------------------------------------------------------------------------------------------
 
     def image(self) -> np.ndarray:
         """The decision it opens with as a picture, uint8 (H, W, 3): what is shown where no widget can be."""
-        study = self.study
-        shown = with_frames(study.typical, [self.start_step])
-        return next(explained_frames(shown, study.pictures, study.info.action_names, *study.bounds, study.usage))
+        return next(explained_frames(self.study, with_frames(self.study.typical, [self.start_step])))
 
     def _repr_png_(self) -> bytes:
-        from PIL import Image
-
         buffer = io.BytesIO()
         Image.fromarray(self.image()).save(buffer, format="PNG", optimize=True)
         return buffer.getvalue()
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        from ..common.widgets import display_bundle
-
         return display_bundle(self, f"PrototypeBrowser of {self.study.info.gym_id}, {len(self.study.traces)} episodes.")
 
 

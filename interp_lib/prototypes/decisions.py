@@ -6,7 +6,9 @@ the environment's units.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,9 +33,8 @@ def action_density(actions: np.ndarray, mean: Any, std: Any, low: Any, high: Any
     t = 2 * (np.asarray(actions, dtype=np.float64) - low) / (np.asarray(high, dtype=np.float64) - low) - 1
     inside = np.abs(t) < 1
     t = np.where(inside, t, 0.0)
-    normal = np.exp(-0.5 * ((np.arctanh(t) - mean) / std) ** 2) / (np.sqrt(2 * np.pi) * std)
     slope = (1 - t**2) * (np.asarray(high) - low) / 2
-    return np.where(inside, normal / slope, 0.0)
+    return np.where(inside, _normal(np.arctanh(t), mean, std) / slope, 0.0)
 
 
 def action_interval(
@@ -72,17 +73,17 @@ class Decision:
 
     def density_u(self, u: np.ndarray, dim: int) -> np.ndarray:
         """Density of the mixed distribution before the squash at ``u``, in action dimension ``dim``."""
-        if self.mixture == "blend":
-            return _normal(u, self.weights @ self.means[:, dim], self.weights @ self.stds[:, dim])
-        return _normal(u[:, None], self.means[:, dim], self.stds[:, dim]) @ self.weights
+        return self._mixed(_normal, u, dim)
 
     def density(self, actions: np.ndarray, dim: int) -> np.ndarray:
         """The same after the squash, per unit of action."""
-        bounds = self.low[dim], self.high[dim]
+        return self._mixed(partial(action_density, low=self.low[dim], high=self.high[dim]), actions, dim)
+
+    def _mixed(self, density: Callable[..., np.ndarray], x: np.ndarray, dim: int) -> np.ndarray:
+        means, stds = self.means[:, dim], self.stds[:, dim]
         if self.mixture == "blend":
-            return action_density(actions, self.weights @ self.means[:, dim], self.weights @ self.stds[:, dim], *bounds)
-        parts = action_density(np.asarray(actions)[:, None], self.means[:, dim], self.stds[:, dim], *bounds)
-        return parts @ self.weights
+            return density(x, self.weights @ means, self.weights @ stds)
+        return density(np.asarray(x)[:, None], means, stds) @ self.weights
 
 
 def explain_decision(agent: ProtoSAC, trace: EpisodeTrace, step: int) -> Decision:
@@ -93,18 +94,10 @@ def explain_decision(agent: ProtoSAC, trace: EpisodeTrace, step: int) -> Decisio
     """
     if not 0 <= step < len(trace):
         raise InterpError(f"step {step} is not in this episode: it has {len(trace)} steps, the first is 0.")
-    prototypes = agent.prototypes
-    return Decision(
-        step=step,
-        weights=trace.weights[step],
-        order=np.argsort(-trace.weights[step], kind="stable"),
-        means=prototypes.action_means,
-        stds=prototypes.action_stds,
-        low=agent.action_space.low,
-        high=agent.action_space.high,
-        action=trace.actions[step],
-        mixture=agent.mixture,
-    )
+    prototypes, weights, bounds = agent.prototypes, trace.weights[step], agent.action_space
+    order = np.argsort(-weights, kind="stable")
+    gaussians = prototypes.action_means, prototypes.action_stds
+    return Decision(step, weights, order, *gaussians, bounds.low, bounds.high, trace.actions[step], agent.mixture)
 
 
 def clearest_step(trace: EpisodeTrace) -> int:

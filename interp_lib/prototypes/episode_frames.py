@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from ..common.errors import InterpError
-from ..envs.continuous import task_info
+from ..envs.names import task_info
 from ..envs.pictures import frame_size, image_observation, rendering_problem, rendering_task
-from . import EpisodeTrace, with_frames
+from .traces import EpisodeTrace, with_frames
 
 _MOST_BYTES = 128 * 2**20  # of cached frames: 497 of Pendulum, 776 of MuJoCo
 

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageColor, ImageDraw
 
 from ..common.labels import percent
 from ..common.style import GRID, INK, MUTED, picture_font
-from ..envs.pictures import state_caption
-from . import EpisodeTrace, PrototypePictures, Usage
-from .figures import prototype_colors
+from .traces import EpisodeTrace
+
+if TYPE_CHECKING:
+    from .study import PrototypeStudy
 
 
 def explained_frames(
-    trace: EpisodeTrace, pictures: PrototypePictures, action_names: Sequence[str], low: np.ndarray, high: np.ndarray,
-    usage: Usage, *, top: int = 3, height: int = 480,
-) -> Iterator[np.ndarray]:  # fmt: skip
+    study: PrototypeStudy, trace: EpisodeTrace, *, top: int = 3, height: int = 480
+) -> Iterator[np.ndarray]:
     """Frames of an explained episode: the state, its top prototypes with their weights, the action, a timeline.
 
     Args:
         trace: an episode with frames (:func:`~interp_lib.prototypes.traces.with_frames`); one frame a rendered step.
-        pictures: of the K prototypes.
-        action_names, low, high: names and bounds of the a action dimensions.
-        usage: for the colours.
         top: how many prototypes to show.
         height: of the state's picture in pixels.
 
@@ -32,7 +30,7 @@ def explained_frames(
         uint8 (rows, columns, 3), all of one even size.
     """
     assert trace.frames is not None
-    colors = prototype_colors(usage)
+    pictures, colors, action_names, (low, high) = study.pictures, study.colors, study.info.action_names, study.bounds
     frame_height, frame_width = trace.frames.shape[1:3]
     width = round(height * frame_width / frame_height)
     # Layout: state at the left, prototypes at the right, actions under the prototypes, timeline along the bottom.
@@ -45,7 +43,8 @@ def explained_frames(
     thumb_width = min(round(thumb_height * pictures.frames.shape[2] / pictures.frames.shape[1]), 170)
     thumb_height = round(thumb_width * pictures.frames.shape[1] / pictures.frames.shape[2])
     thumbs = [Image.fromarray(p).resize((thumb_width, thumb_height), Image.Resampling.BOX) for p in pictures.frames]
-    timeline = _timeline(trace, colors, (total_width - 2 * pad, 18))
+    timeline = Image.fromarray(leader_strip(trace, colors))
+    timeline = timeline.resize((total_width - 2 * pad, 18), Image.Resampling.NEAREST)
     returns = np.cumsum(trace.rewards)
     x0 = width + 2 * pad
 
@@ -75,31 +74,24 @@ def explained_frames(
             some = f"first {n_actions} of {len(action_names)} actions"
             draw.text((x0 + side, y + 10), some, fill=MUTED, font=picture_font(12), anchor="rm")
         for i in range(n_actions):
-            _draw_action_row(
-                draw, (x0, y + 26 * i + 36, x0 + side), action_names[i], trace.actions[step, i], low[i], high[i]
-            )
+            row = (x0, y + 26 * i + 36, x0 + side)
+            _draw_action_row(draw, row, action_names[i], trace.actions[step, i], low[i], high[i])
         y = height + 2 * pad
         draw.text((pad, y + 8), f"step {step}", fill=INK, font=picture_font(14), anchor="lm")
         draw.text((pad + 90, y + 8), f"return so far {returns[step]:.1f}", fill=INK, font=picture_font(14), anchor="lm")
-        caption = state_caption(trace.task, trace.observations[step])
-        draw.text((x0 - pad, y + 8), caption, fill=MUTED, font=picture_font(13), anchor="rm")
-        draw.text(
-            (total_width - pad, y + 8),
-            "colour below: leading prototype",
-            fill=MUTED,
-            font=picture_font(12),
-            anchor="rm",
-        )
+        draw.text((x0 - pad, y + 8), trace.caption(step), fill=MUTED, font=picture_font(13), anchor="rm")
+        legend = "colour below: leading prototype"
+        draw.text((total_width - pad, y + 8), legend, fill=MUTED, font=picture_font(12), anchor="rm")
         canvas.paste(timeline, (pad, y + 24))
         now = pad + (step + 0.5) / len(trace) * timeline.width
         draw.rectangle((now - 2, y + 20, now + 2, y + 46), fill=INK, outline="white")
         yield np.asarray(canvas)
 
 
-def _timeline(trace: EpisodeTrace, colors: list[str], size: tuple[int, int]) -> Image.Image:
-    """One column of colour a step: who leads."""
-    palette = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in colors], dtype=np.uint8)
-    return Image.fromarray(palette[trace.leading][None]).resize(size, Image.Resampling.NEAREST)
+def leader_strip(trace: EpisodeTrace, colors: Sequence[str]) -> np.ndarray:
+    """Who leads, one pixel of its colour a step: uint8 (1, T, 3)."""
+    palette = np.array([ImageColor.getrgb(color) for color in colors], dtype=np.uint8)
+    return palette[trace.leading][None]
 
 
 def _draw_action_row(

@@ -6,12 +6,13 @@ serve worse (:func:`placement_returns`), states of one prototype must be treated
 again must find similar ones (:func:`stability`). Each measure stands beside a control that has the same form without
 the meaning: random prototypes, k-means clusters, random states.
 
-Shapes as in explain.traces. Intervals are 95% percentile bootstraps over episodes (stability: over prototypes; purity:
-a jackknife over episodes).
+K prototypes. Intervals are 95% percentile bootstraps over episodes; stability's over prototypes, purity's a jackknife
+over episodes.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +21,12 @@ import pandas as pd
 import torch
 
 from ..agents.protosac.projection import distinct, nearest_distinct
-from ..agents.returns import evaluate_continuous
 from ..common.errors import InterpError
 from ..common.statistics import Interval, bootstrap_mean, jackknife_interval
-from . import EpisodeTrace, state_values
 
 if TYPE_CHECKING:
     from ..agents.protosac import ProtoSAC
+    from .study import PrototypeStudy
 
 WeightChange = Callable[[np.ndarray], np.ndarray]
 
@@ -69,10 +69,10 @@ def keep_random(k: int, seed: int = 0) -> WeightChange:
     rng = np.random.default_rng(seed)
 
     def change(weights: np.ndarray) -> np.ndarray:
-        order = rng.random(weights.shape).argsort(axis=1)[:, :k]
-        kept = np.zeros_like(weights)
-        np.put_along_axis(kept, order, np.take_along_axis(weights, order, axis=1), axis=1)
-        return kept + 1e-12 * (kept.sum(1, keepdims=True) == 0)
+        kept = rng.random(weights.shape).argsort(axis=1)[:, :k]
+        changed = np.zeros_like(weights)
+        np.put_along_axis(changed, kept, np.take_along_axis(weights, kept, axis=1), axis=1)
+        return _at_least_equal(changed)
 
     return change
 
@@ -81,40 +81,36 @@ def without(prototype: int) -> WeightChange:
     """Take one prototype away; the others share its weight in proportion."""
 
     def change(weights: np.ndarray) -> np.ndarray:
-        changed = weights.copy()
-        changed[:, prototype] = 0.0
-        return changed + 1e-12 * (changed.sum(1, keepdims=True) == 0)
+        return _at_least_equal(np.where(np.arange(weights.shape[1]) == prototype, 0.0, weights))
 
     return change
 
 
-def top_k_returns(
-    agent: ProtoSAC, task: str, episodes: int, *, ks: Sequence[int] = (1, 2, 3), seed: int = 0
-) -> pd.DataFrame:
+def _at_least_equal(weights: np.ndarray) -> np.ndarray:
+    """Equal weights where none is left."""
+    return weights + 1e-12 * (weights.sum(1, keepdims=True) == 0)
+
+
+def top_k_returns(study: PrototypeStudy, ks: Sequence[int] = (1, 2, 3)) -> pd.DataFrame:
     """Return when only the k heaviest prototypes of each decision act, beside k random ones and the whole mixture.
 
     Returns:
         a row a policy: ``prototypes``, ``mean``, ``low``, ``high``, ``episodes``; the same seeds for all of them.
 
     Raises:
-        InterpError: a k that the agent hasn't, or no episodes.
+        InterpError: a k that the agent hasn't.
     """
-    count = agent.n_prototypes
+    agent, count, seed = study.agent, study.agent.n_prototypes, study.traces[0].seed
     if not all(1 <= k <= count for k in ks):
         raise InterpError(f"the agent has {count} prototypes; ask for the top 1 to {count}, not {list(ks)}.")
-    policies: dict[str, Any] = {"all (the agent)": agent}
-    policies |= {f"top {k}": Reweighted(agent, keep_top(k)) for k in ks}
-    policies |= {f"{k} at random": Reweighted(agent, keep_random(k, seed)) for k in ks}
-    policies["random actions"] = None
-    rows = []
-    for name, policy in policies.items():
-        rows.append({"prototypes": name, **_returns_row(policy, task, episodes, seed)})
-    return pd.DataFrame(rows).set_index("prototypes")
+    returns = {"all (the agent)": study.own_returns}
+    returns |= {f"top {k}": study.returns(Reweighted(agent, keep_top(k))) for k in ks}
+    returns |= {f"{k} at random": study.returns(Reweighted(agent, keep_random(k, seed))) for k in ks}
+    returns["random actions"] = study.returns(None)
+    return _table("prototypes", {name: _mean(values) for name, values in returns.items()})
 
 
-def ablation_returns(
-    agent: ProtoSAC, task: str, episodes: int, *, prototypes: Sequence[int] | None = None, seed: int = 0
-) -> pd.DataFrame:
+def ablation_returns(study: PrototypeStudy, prototypes: Sequence[int] | None = None) -> pd.DataFrame:
     """What the agent loses without each prototype, paired by episode seed.
 
     Args:
@@ -123,51 +119,47 @@ def ablation_returns(
     Returns:
         a row a prototype: ``loss`` (mean return of the agent minus that without it), ``low``, ``high``, ``episodes``.
     """
-    whole = evaluate_continuous(agent, task, episodes, seed=seed).returns
-    rows = []
-    for k in range(agent.n_prototypes) if prototypes is None else prototypes:
-        ablated = evaluate_continuous(Reweighted(agent, without(k)), task, episodes, seed=seed).returns
-        loss = bootstrap_mean((whole - ablated).round(9))  # sums of equal rewards may differ in their last bits
-        rows.append({"prototype": k, "loss": loss.mean, "low": loss.low, "high": loss.high, "episodes": episodes})
-    return pd.DataFrame(rows).set_index("prototype")
+    rows = {}
+    for k in range(study.agent.n_prototypes) if prototypes is None else prototypes:
+        lost = study.own_returns - study.returns(Reweighted(study.agent, without(k)))
+        rows[k] = _mean(lost.round(9))  # sums of equal rewards may differ in their last bits
+    return _table("prototype", rows).rename(columns={"mean": "loss"})
 
 
-def placement_returns(agent: ProtoSAC, traces: Sequence[EpisodeTrace], episodes: int, *, seed: int = 0) -> pd.DataFrame:
+def placement_returns(study: PrototypeStudy) -> pd.DataFrame:
     """Return when the prototypes stand elsewhere: does it matter which states they are?
 
     As many other visited states take the prototypes' places, drawn at random or nearest to the centres of k-means on
     latents, and the Gaussians are refitted to the agent's own policy exactly as after a projection. A visited state
     may be drawn close to a prototype; nothing is trained.
 
-    Args:
-        traces: evaluation episodes, where the states come from.
-        episodes: for each return, seeds ``seed``, ``seed + 1``, …
-
     Returns:
         a row a placement: ``mean``, ``low``, ``high``, ``episodes``, and ``divergence``, KL(agent ‖ placed) in nats a
-        decision after the refit, on the states of ``traces``.
+        decision after the refit, on the states of the study.
 
     Raises:
-        InterpError: no episodes, or fewer different states than prototypes.
+        InterpError: fewer different states than prototypes.
     """
-    task, count, rng = traces[0].task, agent.n_prototypes, np.random.default_rng(seed)
-    visited = np.concatenate([trace.observations for trace in traces])
-    states = distinct(visited)
+    agent, count, seed = study.agent, study.agent.n_prototypes, study.traces[0].seed
+    states = distinct(study.observations)
     if len(states) < count:
         raise InterpError(f"{len(states)} different states can't replace {count} prototypes. Record more episodes.")
+    latents = agent.encode(states)
+    centres = k_means(latents, count, seed).cluster_centers_
     placements = {
-        "states nearest to k-means centres": _central_states(agent, states, count, seed),
-        "random states": states[rng.choice(len(states), count, replace=False)],
+        # No state twice.
+        "states nearest to k-means centres": nearest_distinct(torch.as_tensor(centres), torch.as_tensor(latents)),
+        "random states": np.random.default_rng(seed).choice(len(states), count, replace=False),
     }
-    rows = [{"prototypes are": "the agent's own", **_returns_row(agent, task, episodes, seed), "divergence": 0.0}]
+    rows = {"the agent's own": {**_mean(study.own_returns), "divergence": 0.0}}
     for name, chosen in placements.items():
         with agent.kept():
-            divergence = agent.place_prototypes(chosen, visited=visited)
-            rows.append({"prototypes are": name, **_returns_row(agent, task, episodes, seed), "divergence": divergence})
-    return pd.DataFrame(rows).set_index("prototypes are")
+            divergence = agent.place_prototypes(states[chosen], visited=study.observations)
+            rows[name] = {**_mean(study.returns(agent)), "divergence": divergence}
+    return _table("prototypes are", rows)
 
 
-def purity(agent: ProtoSAC, traces: Sequence[EpisodeTrace], *, seed: int = 0) -> pd.DataFrame:
+def purity(study: PrototypeStudy, *, seed: int = 0) -> pd.DataFrame:
     """Are the states that one prototype leads treated alike, and worth alike?
 
     The measure is the share of variance that the grouping explains, 1 − within / total (η²): of actions (mean over
@@ -177,35 +169,22 @@ def purity(agent: ProtoSAC, traces: Sequence[EpisodeTrace], *, seed: int = 0) ->
     Returns:
         a row a grouping: ``actions``, ``actions_low``, ``actions_high``, ``values``, ``values_low``, ``values_high``.
     """
-    from sklearn.cluster import KMeans
-
-    count = agent.n_prototypes
-    observations = np.concatenate([t.observations.reshape(len(t), -1) for t in traces]).astype(np.float64)
-    spread = observations.std(0)
-    observations = (observations - observations.mean(0)) / np.where(spread > 0, spread, 1.0)
-    latents = np.concatenate([agent.encode(trace.observations) for trace in traces])
-    groups = min(count, len(latents))
-
-    def k_means(points: np.ndarray) -> np.ndarray:
-        return KMeans(groups, n_init=3, random_state=seed).fit_predict(points)
-
+    count = study.agent.n_prototypes
+    groups = min(count, len(study.leading))
     groupings = {
-        "leading prototype": np.concatenate([trace.leading for trace in traces]),
-        "k-means on latents": k_means(latents),
-        "k-means on observations": k_means(observations),
-        "random": np.random.default_rng(seed).integers(0, groups, len(latents)),
+        "leading prototype": study.leading,
+        "k-means on latents": k_means(study.latents, groups, seed).labels_,
+        "k-means on observations": k_means(Standardised(study.observations)(study.observations), groups, seed).labels_,
+        "random": np.random.default_rng(seed).integers(0, groups, len(study.leading)),
     }
-    actions = np.concatenate([trace.actions for trace in traces])
-    values = np.concatenate([state_values(agent, trace) for trace in traces])[:, None]
-    episode = np.repeat(np.arange(len(traces)), [len(trace) for trace in traces])
-    rows = []
+    actions = np.concatenate([trace.actions for trace in study.traces])
+    measured = {"actions": actions, "values": np.concatenate(study.values)[:, None]}
+    rows: dict[str, dict[str, float]] = {name: {} for name in groupings}
     for name, grouping in groupings.items():
-        row: dict[str, Any] = {"grouping": name}
-        for what, samples in (("actions", actions), ("values", values)):
-            interval = _explained_interval(samples, grouping, episode, count)
-            row |= {what: interval.mean, f"{what}_low": interval.low, f"{what}_high": interval.high}
-        rows.append(row)
-    return pd.DataFrame(rows).set_index("grouping")
+        for what, samples in measured.items():
+            interval = _explained_interval(samples, grouping, study.episode, count)
+            rows[name] |= {what: interval.mean, f"{what}_low": interval.low, f"{what}_high": interval.high}
+    return _table("grouping", rows)
 
 
 def explained_variance(samples: np.ndarray, grouping: np.ndarray, count: int) -> float:
@@ -219,17 +198,16 @@ def explained_variance(samples: np.ndarray, grouping: np.ndarray, count: int) ->
     return float((1 - within[varies] / total[varies]).mean()) if varies.any() else float("nan")
 
 
-def stability(agents: Sequence[ProtoSAC], traces: Sequence[Sequence[EpisodeTrace]], *, seed: int = 0) -> pd.DataFrame:
+def stability(studies: Sequence[PrototypeStudy], *, seed: int = 0) -> pd.DataFrame:
     """Do other training seeds find similar prototypes?
 
     For every ordered pair of agents: the distance of each prototype's state to the nearest prototype state of the
-    other agent, in standard deviations of what the agents visit. The controls put as many visited states of the other
-    agent in the place of its prototypes: random ones, and those nearest to the centres of k-means on observations,
-    which know where that agent goes but nothing of what it does.
+    other agent, in standard deviations of what the agents visit (root mean square over observation entries). The
+    controls put as many visited states of the other agent in the place of its prototypes: random ones, and those
+    nearest to the centres of k-means on observations, which know where that agent goes but nothing of what it does.
 
     Args:
-        agents: of one task, trained with different seeds.
-        traces: evaluation episodes of each.
+        studies: of agents of one task, trained with different seeds.
 
     Returns:
         a row each for ``prototypes``, ``states nearest to k-means centres`` and ``random states``: ``mean``, ``low``,
@@ -238,66 +216,56 @@ def stability(agents: Sequence[ProtoSAC], traces: Sequence[Sequence[EpisodeTrace
     Raises:
         InterpError: fewer than two agents, or one that was never projected.
     """
-    if len(agents) < 2:
+    from scipy.spatial.distance import cdist
+
+    if len(studies) < 2:
         raise InterpError("stability compares training seeds: give the agents of at least two.")
-    states = [agent.prototypes.observations for agent in agents]
+    states = [study.agent.prototypes.observations for study in studies]
     if any(observations is None for observations in states):
         raise InterpError("an agent was never projected, so its prototypes are no states. Train it longer.")
-    visited = [np.concatenate([t.observations for t in episodes]) for episodes in traces]
-    flat = np.concatenate(visited).reshape(sum(map(len, visited)), -1).astype(np.float64)
-    centre, spread = flat.mean(0), flat.std(0)
-    spread = np.where(spread > 0, spread, 1.0)
-
-    def standard(points: np.ndarray) -> np.ndarray:
-        return (points.reshape(len(points), -1) - centre) / spread
-
+    standard = Standardised(np.concatenate([study.observations for study in studies]))
+    own, visited = [standard(s) for s in states], [standard(study.observations) for study in studies]
+    central = []
+    for prototypes, points in zip(own, visited, strict=True):
+        centres = k_means(points, min(len(prototypes), len(points)), seed).cluster_centers_
+        central.append(points[cdist(centres, points).argmin(1)])
     rng = np.random.default_rng(seed)
-    central = [_most_central(standard(v), len(own), seed) for v, own in zip(visited, states, strict=True)]
     names = ("prototypes", "states nearest to k-means centres", "random states")
     found: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    for i, own in enumerate(states):
-        for j, others in enumerate(states):
-            if i == j:
-                continue
-            drawn = visited[j][rng.choice(len(visited[j]), len(others))]
-            for name, targets in zip(names, (standard(others), central[j], standard(drawn)), strict=True):
-                found[name].append(_nearest(standard(own), targets))
-    pairs = len(agents) * (len(agents) - 1)
-    rows = [
-        {"compared with": name, **bootstrap_mean(np.concatenate(values))._asdict(), "pairs": pairs}
-        for name, values in found.items()
-    ]
-    return pd.DataFrame(rows).set_index("compared with")
+    pairs = list(itertools.permutations(range(len(studies)), 2))
+    for i, j in pairs:
+        drawn = visited[j][rng.choice(len(visited[j]), len(own[j]))]
+        for distances, targets in zip(found.values(), (own[j], central[j], drawn), strict=True):
+            distances.append(cdist(own[i], targets).min(1) / np.sqrt(targets.shape[1]))
+    rows = {name: bootstrap_mean(np.concatenate(distances))._asdict() for name, distances in found.items()}
+    return _table("compared with", rows).assign(pairs=len(pairs))
 
 
-def _returns_row(policy: Any, task: str, episodes: int, seed: int) -> dict[str, float]:
-    interval = bootstrap_mean(evaluate_continuous(policy, task, episodes, seed=seed).returns)
-    return {**interval._asdict(), "episodes": episodes}
+class Standardised:
+    """Observations (n, ...) → float64 (n, d), each entry in its standard deviations from its mean over ``visited``."""
+
+    def __init__(self, visited: np.ndarray) -> None:
+        flat = visited.reshape(len(visited), -1).astype(np.float64)
+        self.centre, spread = flat.mean(0), flat.std(0)
+        self.spread = np.where(spread > 0, spread, 1.0)
+
+    def __call__(self, points: np.ndarray) -> np.ndarray:
+        return (points.reshape(len(points), -1) - self.centre) / self.spread
 
 
-def _central_states(agent: ProtoSAC, states: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """For each k-means centre of the latents the state nearest to it, no state twice: (count, *observation)."""
+def k_means(points: np.ndarray, count: int, seed: int) -> Any:
+    """scikit-learn's k-means of ``points`` (n, d) in ``count`` clusters."""
     from sklearn.cluster import KMeans
 
-    latents = agent.encode(states)
-    centres = KMeans(count, n_init=3, random_state=seed).fit(latents).cluster_centers_
-    return states[nearest_distinct(torch.as_tensor(centres), torch.as_tensor(latents))]
+    return KMeans(count, n_init=3, random_state=seed).fit(points)
 
 
-def _most_central(points: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Of ``points`` (n, d) the nearest to each centre of k-means: (count, d), fewer where there are fewer points."""
-    from scipy.spatial.distance import cdist
-    from sklearn.cluster import KMeans
-
-    centres = KMeans(min(count, len(points)), n_init=3, random_state=seed).fit(points).cluster_centers_
-    return points[cdist(centres, points).argmin(1)]
+def _mean(returns: np.ndarray) -> dict[str, float]:
+    return {**bootstrap_mean(returns)._asdict(), "episodes": len(returns)}
 
 
-def _nearest(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Distance (n,) of each of ``points`` (n, d) to the nearest of ``targets`` (m, d), divided by √d."""
-    from scipy.spatial.distance import cdist
-
-    return cdist(points, targets).min(1) / np.sqrt(points.shape[1])
+def _table(index: str, rows: dict[Any, dict[str, float]]) -> pd.DataFrame:
+    return pd.DataFrame(list(rows.values()), index=pd.Index(list(rows), name=index))
 
 
 def _explained_interval(samples: np.ndarray, grouping: np.ndarray, episode: np.ndarray, count: int) -> Interval:

@@ -17,13 +17,9 @@ _CONTROL = "#8C939B"
 
 
 def plot_faithfulness(
-    top: pd.DataFrame,
-    ablation: pd.DataFrame,
-    placed: pd.DataFrame,
-    pure: pd.DataFrame,
-    colors: Sequence[str],
+    top: pd.DataFrame, ablation: pd.DataFrame, placed: pd.DataFrame, pure: pd.DataFrame, colors: Sequence[str],
     agent_color: str,
-) -> Figure:
+) -> Figure:  # fmt: skip
     """Four questions side by side; controls are grey.
 
     Args:
@@ -32,56 +28,36 @@ def plot_faithfulness(
         agent_color: of what is the agent's own.
     """
     figure, grid = plt.subplots(2, 2, figsize=(11, 7.6))
-    axes = grid.ravel()
-    names = [name.replace("(the agent)", "of them") for name in top.index]
-    controls = ["random" in name for name in top.index]
-    _intervals(axes[0], names, top, ("mean", "low", "high"), [_CONTROL if c else agent_color for c in controls])
-    axes[0].set(title="Enough? Who acts", xlabel=f"return (n = {top['episodes'].iloc[0]} episodes)")
-    _intervals(
-        axes[1],
-        [f"P{k}" for k in ablation.index],
-        ablation,
-        ("loss", "low", "high"),
-        [colors[k] for k in ablation.index],
-    )
-    axes[1].axvline(0, color=INK, lw=0.8)
-    axes[1].set(title="Needed? Who is taken away", xlabel=f"return lost (n = {ablation['episodes'].iloc[0]} episodes)")
-    own = [name == "the agent's own" for name in placed.index]
-    _intervals(
-        axes[2],
-        [name.replace(" nearest to ", "\nnearest to ") for name in placed.index],
-        placed,
-        ("mean", "low", "high"),
-        [agent_color if o else _CONTROL for o in own],
-    )
-    axes[2].set(title="These states? Prototypes are", xlabel=f"return (n = {placed['episodes'].iloc[0]} episodes)")
+    enough, needed, these, purest = grid.ravel()
+    n = f"(n = {top['episodes'].iloc[0]} episodes)"
+    tints = [_CONTROL if "random" in name else agent_color for name in top.index]
+    _intervals(enough, [name.replace("(the agent)", "of them") for name in top.index], top, "mean", tints)
+    enough.set(title="Enough? Who acts", xlabel=f"return {n}")
+    _intervals(needed, [f"P{k}" for k in ablation.index], ablation, "loss", [colors[k] for k in ablation.index])
+    needed.axvline(0, color=INK, lw=0.8)
+    needed.set(title="Needed? Who is taken away", xlabel=f"return lost {n}")
+    tints = [agent_color if name == "the agent's own" else _CONTROL for name in placed.index]
+    names = [name.replace(" nearest to ", "\nnearest to ") for name in placed.index]
+    _intervals(these, names, placed, "mean", tints)
+    these.set(title="These states? Prototypes are", xlabel=f"return {n}")
+    tints = [agent_color if name == "leading prototype" else _CONTROL for name in pure.index]
     for shift, what, marker in ((-0.13, "actions", "o"), (0.13, "values", "s")):
-        tints = [agent_color if name == "leading prototype" else _CONTROL for name in pure.index]
-        columns = (what, f"{what}_low", f"{what}_high")
-        _intervals(axes[3], list(pure.index), pure, columns, tints, shift=shift, marker=marker)
-        axes[3].plot([], [], marker, color=INK, label=what)
-    axes[3].set(
-        title="Pure? States grouped by", xlabel="share of variance explained", xlim=(min(0, pure.min().min()), 1.02)
-    )
-    axes[3].legend(loc="lower right")
+        _intervals(purest, list(pure.index), pure, what, tints, f"{what}_", shift=shift, marker=marker)
+        purest.plot([], [], marker, color=INK, label=what)
+    left = min(0, pure.min().min())
+    purest.set(title="Pure? States grouped by", xlabel="share of variance explained", xlim=(left, 1.02))
+    purest.legend(loc="lower right")
     return figure
 
 
 def _intervals(
-    axes: Axes,
-    names: Sequence[str],
-    table: pd.DataFrame,
-    columns: tuple[str, str, str],
-    colors: Sequence[str],
-    *,
-    shift: float = 0.0,
-    marker: str = "o",
-) -> None:
-    """One row a name, from the top: a dot at the mean, a line over the interval."""
+    axes: Axes, names: Sequence[str], table: pd.DataFrame, mean: str, colors: Sequence[str], ends: str = "",
+    *, shift: float = 0.0, marker: str = "o",
+) -> None:  # fmt: skip
+    """One row a name, from the top: a dot at ``mean``, a line from ``<ends>low`` to ``<ends>high``."""
     y = np.arange(len(names)) + shift
-    mean, low, high = (table[column].to_numpy() for column in columns)
-    axes.hlines(y, low, high, colors=colors, lw=2.2)
-    for at, value, color in zip(y, mean, colors, strict=True):
+    axes.hlines(y, table[f"{ends}low"], table[f"{ends}high"], colors=colors, lw=2.2)
+    for at, value, color in zip(y, table[mean], colors, strict=True):
         axes.plot(value, at, marker, color=color, ms=5.5)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)

@@ -1,10 +1,11 @@
-"""The outputs of notebook 04 that put each paper's question to the other paper's agent, saved with captions."""
+"""ProtoSAC's agents asked what semantic clustering asks of SPPO's: where are its states, and which follow which?"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,27 +15,16 @@ from matplotlib.figure import Figure
 from ..common.graphs import END, LEAST_VISITS, draw_transitions, transitions_between
 from ..common.outputs import Outputs
 from ..common.tsne import tsne
-from . import EpisodeTrace, PrototypePictures, PrototypeStudy, StateMap, Usage
 from .figures import draw_state_map
+from .states import StateMap
+from .traces import EpisodeTrace
 
+if TYPE_CHECKING:
+    from .study import PrototypeStudy
 
-def save_leader_graph(study: PrototypeStudy, outputs: Outputs, runs: Sequence[Path], *, seed: int = 0) -> None:
-    """Save ProtoSAC's latent states as semantic clustering shows SPPO's, and which prototype follows which.
-
-    Raises:
-        InterpError: too few states for t-SNE.
-    """
-    graph = leader_graph(study, seed=seed)
-    outputs.figure(
-        plot_leader_graph(graph, study.pictures, study.usage),
-        "leader_graph",
-        f"Left: t-SNE of {len(graph.leading):,} latent states of the {study.info.gym_id} agent with its prototypes, "
-        f"coloured by leading prototype. Right: prototypes that lead in at least {LEAST_SHARE:.0%} of "
-        f"n = {len(study.usage.per_decision):,} decisions in {len(study.traces)} episodes, with that share and the "
-        f"mean steps they lead at a stretch; arrows: who leads next, from {LEAST_NEXT:.0%} on, of prototypes "
-        f"left at least {LEAST_VISITS} times. {study.pictures.note}",
-        runs,
-    )
+MOST_NODES = 8  # as many as colours tell apart
+LEAST_SHARE = 0.02  # of all decisions, for a node
+LEAST_NEXT = 0.15  # prototypes take turns faster than clusters do: with 10% the arrows hide each other
 
 
 @dataclass(frozen=True)
@@ -44,16 +34,14 @@ class LeaderGraph:
     Attributes:
         latents: t-SNE of a sample of latent states (m, 2) and of the prototypes (K, 2), embedded together.
         leading: (m,) int64, the prototype that leads in each of those states.
-        transitions: as :func:`~interp_lib.common.graphs.transitions_between`; intervals resample episodes.
+        transitions: of :func:`~interp_lib.common.graphs.transitions_between`; intervals resample episodes.
         dwell: mean steps a prototype leads at a stretch, by prototype that ever leads.
-        share: (K,) of all decisions, how many it leads.
     """
 
     latents: StateMap
     leading: np.ndarray
     transitions: pd.DataFrame
     dwell: dict[int, float]
-    share: np.ndarray
 
 
 def leading_stretches(traces: Sequence[EpisodeTrace]) -> pd.DataFrame:
@@ -67,17 +55,9 @@ def leading_stretches(traces: Sequence[EpisodeTrace]) -> pd.DataFrame:
     for episode, trace in enumerate(traces):
         leading = trace.leading
         start = np.flatnonzero(np.append(True, leading[1:] != leading[:-1]))
-        parts.append(
-            pd.DataFrame(
-                {
-                    "env": episode,
-                    "start": start,
-                    "length": np.diff(np.append(start, len(leading))),
-                    "cluster": leading[start],
-                    "next": np.append(leading[start[1:]], END),
-                }
-            )
-        )
+        length, following = np.diff(np.append(start, len(leading))), np.append(leading[start[1:]], END)
+        stretch = {"env": episode, "start": start, "length": length, "cluster": leading[start], "next": following}
+        parts.append(pd.DataFrame(stretch))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -90,59 +70,56 @@ def leader_graph(study: PrototypeStudy, *, most: int = 1200, seed: int = 0) -> L
     Raises:
         InterpError: fewer than about 90 states, too few for t-SNE.
     """
-    leading = np.concatenate([trace.leading for trace in study.traces])
-    observations = np.concatenate([trace.observations for trace in study.traces])
-    rows = np.unique(np.linspace(0, len(leading) - 1, most).astype(np.int64))
-    prototypes = study.agent.prototypes.latents
-    points = tsne(np.concatenate([study.agent.encode(observations[rows]), prototypes]), seed=seed)
+    rows = np.unique(np.linspace(0, len(study.leading) - 1, most).astype(np.int64))
+    latents = study.agent.encode(study.observations[rows])
+    points = tsne(np.concatenate([latents, study.agent.prototypes.latents]), seed=seed)
     flat = StateMap(points[: len(rows)], points[len(rows) :], ("t-SNE₁ of the latent state", "t-SNE₂"))
     found = leading_stretches(study.traces)
-    return LeaderGraph(
-        flat,
-        leading[rows],
-        transitions_between(found, len(study.traces)),
-        found.groupby("cluster")["length"].mean().to_dict(),
-        study.usage.led,
-    )
+    dwell = found.groupby("cluster")["length"].mean().to_dict()
+    return LeaderGraph(flat, study.leading[rows], transitions_between(found, len(study.traces)), dwell)
 
 
-_MOST_NODES = 8  # as many as colours tell apart
+def plot_leader_graph(study: PrototypeStudy, graph: LeaderGraph) -> Figure:
+    """Latent states by leading prototype, and which prototype follows which.
 
-
-LEAST_SHARE = 0.02
-
-
-LEAST_NEXT = 0.15  # prototypes take turns faster than clusters do: with 10% the arrows hide each other
-
-
-def plot_leader_graph(graph: LeaderGraph, pictures: PrototypePictures, usage: Usage) -> Figure:
-    """ProtoSAC as semantic clustering shows SPPO: latent states by leading prototype, and which one follows which.
-
-    Args:
-        graph: from :func:`~interp_lib.prototypes.leaders.leader_graph`.
-        pictures: of the K prototypes.
-        usage: for the colours. Of the eight prototypes with the largest mean weight, those that lead in at least 2% of
-            all decisions are nodes.
+    Of the eight prototypes with the largest mean weight, those that lead in at least 2% of all decisions are nodes.
     """
     fig, (left, right) = plt.subplots(1, 2, figsize=(13.2, 6.2), width_ratios=[1, 1.1])
-    draw_state_map(left, graph.latents, graph.leading, usage)
-    rank = {int(k): i for i, k in enumerate(usage.order)}  # a prototype's colour is that of its rank
-    shown = [int(k) for k in usage.order[:_MOST_NODES] if graph.share[k] >= LEAST_SHARE]
-    moves = graph.transitions.rename(index=rank)
+    draw_state_map(left, graph.latents, graph.leading, study.colors)
+    order, share = study.usage.order.tolist(), study.usage.led
+    shown = {rank: k for rank, k in enumerate(order[:MOST_NODES]) if share[k] >= LEAST_SHARE}
     draw_transitions(
         right,
-        moves,
-        {rank[k]: _place(graph, k) for k in shown},
-        {rank[k]: float(graph.share[k]) for k in shown},
-        {rank[k]: _square(pictures.frames[k]) for k in shown},
-        {rank[k]: graph.dwell[k] for k in shown},
-        names={rank[k]: f"P{k}" for k in shown},
+        graph.transitions.rename(index={k: rank for rank, k in enumerate(order)}),  # its colour is that of its rank
+        {rank: _place(graph, k) for rank, k in shown.items()},
+        {rank: float(share[k]) for rank, k in shown.items()},
+        {rank: _square(study.pictures.frames[k]) for rank, k in shown.items()},
+        {rank: graph.dwell[k] for rank, k in shown.items()},
+        names={rank: f"P{k}" for rank, k in shown.items()},
         least=LEAST_NEXT,
         smallest=0.34,
         apart=0.95,
     )
     right.set_title("Which prototype leads next", fontsize=10.5)
     return fig
+
+
+def save_leader_graph(study: PrototypeStudy, outputs: Outputs, runs: Sequence[Path], *, seed: int = 0) -> None:
+    """Save ProtoSAC's latent states as semantic clustering shows SPPO's, and which prototype follows which.
+
+    Raises:
+        InterpError: too few states for t-SNE.
+    """
+    graph = leader_graph(study, seed=seed)
+    outputs.figure(
+        plot_leader_graph(study, graph),
+        "leader_graph",
+        f"Left: t-SNE of {len(graph.leading):,} latent states of the {study.info.gym_id} agent with its prototypes, "
+        f"coloured by leading prototype. Right: prototypes that lead in at least {LEAST_SHARE:.0%} of {study.size}, "
+        f"with that share and the mean steps they lead at a stretch; arrows: who leads next, from {LEAST_NEXT:.0%} on, "
+        f"of prototypes left at least {LEAST_VISITS} times. {study.pictures.note}",
+        runs,
+    )
 
 
 def _place(graph: LeaderGraph, k: int) -> np.ndarray:

@@ -12,10 +12,9 @@ from ..common.errors import InterpError
 from ..common.pages import ExplorerInfo, frame_geometry, render_page, sheets
 from ..common.storage import write_text
 from ..common.style import readable_ink
-from ..envs.pictures import state_caption
-from . import EpisodeTrace, PrototypeStudy, action_interval, check_agent, even_steps, playback_fps, state_values
 from .episode_frames import EpisodeFrames
-from .figures import prototype_colors
+from .study import PrototypeStudy
+from .traces import EpisodeTrace, check_agent, even_steps, playback_fps
 
 if TYPE_CHECKING:
     from ..agents.protosac import ProtoSAC
@@ -83,75 +82,71 @@ def _check(agent: Any, episodes: Sequence[EpisodeTrace], most_steps: int) -> Non
 
 
 def _render(
-    study: PrototypeStudy, steps: Sequence[int], pictures: list[str], frames: list[str], note: str, run: str
+    study: PrototypeStudy, steps: list[int], pictures: list[str], frames: list[str], note: str, run: str
 ) -> str:
-    low, high = study.bounds
+    trace, agent, usage, (low, high) = study.typical, study.agent, study.usage, study.bounds
     data = {
         **frame_geometry(study.pictures.frames),
         "frames": frames,
         "pictures": pictures,
-        "prototypes": _prototypes(study),
-        "order": np.lexsort((-study.usage.mean_weight, -study.usage.led)).tolist(),
+        "prototypes": [_prototype(study, k) for k in range(agent.n_prototypes)],
+        "order": np.lexsort((-usage.mean_weight, -usage.led)).tolist(),
         "actionNames": list(study.info.action_names),
         "low": _rounded(low),
         "high": _rounded(high),
         "episode": _episode(study, steps),
         "fps": playback_fps(study.info.name, steps),
     }
-    used = int((study.usage.led > 0).sum())
     return render_page(
         "prototypes/page.html.j2",
         data=data,
         task=study.info.gym_id,
         run=run,
-        timesteps=study.agent.num_timesteps,
-        prototypes=study.agent.n_prototypes,
-        used=used,
-        blend=study.agent.mixture == "blend",
-        shared=float(study.usage.per_decision.mean()),
-        decisions=len(study.usage.per_decision),
+        timesteps=agent.num_timesteps,
+        prototypes=agent.n_prototypes,
+        used=int((usage.led > 0).sum()),
+        blend=agent.mixture == "blend",
+        shared=float(usage.per_decision.mean()),
+        decisions=len(usage.per_decision),
         episodes=len(study.traces),
-        seed=study.typical.seed,
-        length=len(study.typical),
+        seed=trace.seed,
+        length=len(trace),
         stride=steps[1] - steps[0] if len(steps) > 1 else 1,
         shown=len(steps),
-        total=study.typical.total,
+        total=trace.total,
         frames_note=note,
         pictures_note=study.pictures.note,
     )
 
 
-def _prototypes(study: PrototypeStudy) -> list[dict[str, Any]]:
-    """Each prototype's colour, usage and action alone, with the central 90% of its Gaussian."""
-    prototypes, usage, colors = study.agent.prototypes, study.usage, prototype_colors(study.usage)
-    low, high = action_interval(prototypes.action_means, prototypes.action_stds, *study.bounds)
-    found = []
-    for k in range(study.agent.n_prototypes):
-        row = study.table.loc[f"P{k}"]
-        leads = usage.led[k] > 0
-        found.append(
-            {
-                "color": colors[k], "ink": readable_ink(colors[k]), "caption": study.pictures.captions[k],
-                "led": round(float(usage.led[k]), 5), "meanWeight": round(float(usage.mean_weight[k]), 5),
-                "action": _rounded(prototypes.actions[k]), "low": _rounded(low[k]), "high": _rounded(high[k]),
-                # JSON knows no NaN.
-                "when": round(float(row["when"]), 3) if leads else None,
-                "value": round(float(row["value"]), 2) if leads else None,
-            }
-        )  # fmt: skip
-    return found
+def _prototype(study: PrototypeStudy, k: int) -> dict[str, Any]:
+    """A prototype's colour, usage and action alone, with the central 90% of its Gaussian."""
+    row, color, (low, high) = study.table.loc[f"P{k}"], study.colors[k], study.action_intervals
+    leads = row["led"] > 0  # JSON knows no NaN
+    return {
+        "color": color,
+        "ink": readable_ink(color),
+        "caption": study.pictures.captions[k],
+        "led": round(float(row["led"]), 5),
+        "meanWeight": round(float(row["mean_weight"]), 5),
+        "action": _rounded(study.agent.prototypes.actions[k]),
+        "low": _rounded(low[k]),
+        "high": _rounded(high[k]),
+        "when": round(float(row["when"]), 3) if leads else None,
+        "value": round(float(row["value"]), 2) if leads else None,
+    }
 
 
-def _episode(study: PrototypeStudy, steps: Sequence[int]) -> dict[str, Any]:
+def _episode(study: PrototypeStudy, kept: list[int]) -> dict[str, Any]:
     """What there is to say about the kept steps of the episode that is shown."""
-    trace, kept = study.typical, list(steps)
+    trace, values = study.typical, study.values[study.typical_episode]
     return {
         "step": kept,
         "weights": _rounded(trace.weights[kept]),
         "actions": _rounded(trace.actions[kept]),
         "soFar": _rounded(np.cumsum(trace.rewards)[kept], 1),
-        "value": _rounded(state_values(study.agent, trace)[kept], 2),
-        "caption": [state_caption(trace.task, trace.observations[step]) for step in kept],
+        "value": _rounded(values[kept], 2),
+        "caption": [trace.caption(step) for step in kept],
     }
 
 

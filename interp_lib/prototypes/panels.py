@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import io
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import ipywidgets
 import numpy as np
+from PIL import Image
 
 from ..common.widgets import STYLE, FramePlayer
 
@@ -41,11 +43,6 @@ _PROTOTYPE_STYLE = """<style>
 </style>"""
 
 
-def build(browser: PrototypeBrowser) -> ipywidgets.Widget:
-    """The whole browser as one widget."""
-    return Panels(browser).box
-
-
 class Panels:
     """Episode, state, player, the prototypes that decide, the action, and the gallery of one prototype.
 
@@ -55,62 +52,45 @@ class Panels:
     def __init__(self, browser: PrototypeBrowser) -> None:
         self.browser, study = browser, browser.study
         self._name = f"interp-b{next(_BROWSERS)}"
+        # Both take a while, and readers come back.
+        self._gallery, self._near = cache(browser.prototype_html), cache(browser.nearest_pictures)
         self.episode_index, self.step, self.prototype = browser.start_episode, browser.start_step, -1
-        self.height, self.width = _fit(study.pictures.frames.shape[1:3], 92)
+        height, width = _fit(study.pictures.frames.shape[1:3], 92)
 
+        titles = [f"seed {trace.seed}, return {trace.total:.1f}, {len(trace)} steps" for trace in study.traces]
         self.episode = ipywidgets.Dropdown(
-            options=[
-                (f"seed {trace.seed}, return {trace.total:.1f}, {len(trace)} steps", i)
-                for i, trace in enumerate(study.traces)
-            ],
-            value=self.episode_index, description="episode", layout={"width": "310px"},
-            style={"description_width": "52px"},
+            options=list(zip(titles, range(len(titles)), strict=True)), value=self.episode_index,
+            description="episode", layout={"width": "310px"}, style={"description_width": "52px"},
         )  # fmt: skip
         self.episode.observe(lambda change: self.go_to(change["new"], 0), "value")
-        self.state = ipywidgets.HTML()
         self.player = FramePlayer(self._show)
         self.player.layout.width, self.player.layout.flex = "auto", "1 1 340px"  # a long slider: a thousand steps
-        self.leaders = [self._picture_button(self.width, self.height) for _ in browser.leaders(self.episode_index, 0)]
+        self.state, self.rest, self.action, self.gallery, self.nearest_style = (ipywidgets.HTML() for _ in range(5))
+        self.leaders = [
+            _picture_button(width, height, partial(self._choose_leader, i))
+            for i, _ in enumerate(browser.leaders(self.episode_index, 0))
+        ]
         self.weights = [ipywidgets.HTML(layout={"flex": "1 1 120px"}) for _ in self.leaders]
-        for i, button in enumerate(self.leaders):
-            button.on_click(lambda _, i=i: self.choose(self._leading[i]))
-        self.rest, self.action = ipywidgets.HTML(), ipywidgets.HTML()
-        self.thumbnails = self._make_thumbnails()
-        self.gallery, self.nearest_style = ipywidgets.HTML(), ipywidgets.HTML()
-        self.nearest = self._make_nearest()
+        small = _fit(study.pictures.frames.shape[1:3], 56)[::-1]
+        self.thumbnails = {k: _picture_button(*small, partial(self.choose, k)) for k in study.usage.order.tolist()}
+        for k, button in self.thumbnails.items():
+            self._set_picture(button, k)
+        most, large = max(map(len, study.nearest)), (round(1.15 * width), round(1.15 * height))
+        self.nearest = [self._nearest_column(i, *large) for i in range(most)]
 
         self._show(self.step)
         self._offer_episode()
         self.choose(self._leading[0])
         self.box = self._lay_out()
 
-    def _picture_button(self, width: int, height: int) -> ipywidgets.Button:
-        button = ipywidgets.Button(layout={"width": f"{width}px", "height": f"{height}px", "flex": "0 0 auto"})
-        button.add_class("interp-picture")
-        return button
-
-    def _make_thumbnails(self) -> dict[int, ipywidgets.Button]:
-        height, width = _fit(self.browser.study.pictures.frames.shape[1:3], 56)
-        buttons = {}
-        for k in self.browser.study.usage.order.tolist():
-            buttons[k] = button = self._picture_button(width, height)
-            self._set_picture(button, k)
-            button.on_click(lambda _, k=k: self.choose(k))
-        return buttons
-
-    def _make_nearest(self) -> list[ipywidgets.VBox]:
-        most = max(map(len, self.browser.nearest))
-        columns = []
-        for i in range(most):
-            button = self._picture_button(round(1.15 * self.width), round(1.15 * self.height))
-            button.add_class(f"{self._name}-n{i}")
-            button.layout.border, button.tooltip = "2px solid #8c939b", "go to this moment"
-            button.on_click(lambda _, i=i: self._go_to_nearest(i))
-            columns.append(ipywidgets.VBox([button, ipywidgets.HTML()], layout={"margin": "0 8px 0 0"}))
-        return columns
+    def _nearest_column(self, i: int, width: int, height: int) -> ipywidgets.VBox:
+        button = _picture_button(width, height, partial(self._go_to_nearest, i))
+        button.add_class(f"{self._name}-n{i}")
+        button.layout.border, button.tooltip = "2px solid #8c939b", "go to this moment"
+        return ipywidgets.VBox([button, ipywidgets.HTML()], layout={"margin": "0 8px 0 0"})
 
     def _lay_out(self) -> ipywidgets.Widget:
-        study = self.browser.study
+        study, H, V = self.browser.study, ipywidgets.HBox, ipywidgets.VBox
         pictures = {f"p{k}": frame for k, frame in enumerate(study.pictures.frames)}
         title = ipywidgets.HTML(
             f"{STYLE}{_PROTOTYPE_STYLE}{_backgrounds(self._name, pictures)}"
@@ -119,31 +99,27 @@ class Panels:
             "what it stands for.</span></div>"
         )
         wrap = {"flex_flow": "row wrap", "align_items": "flex-start", "width": "100%"}
-        left = ipywidgets.VBox(
+        left = V(
             [_heading("This state …"), self.state],
             layout={"width": "320px", "flex": "0 0 320px", "margin": "0 18px 0 0"},
         )
-        rows = [
-            ipywidgets.HBox([button, weight], layout={"width": "100%", "margin": "0 0 4px 0"})
-            for button, weight in zip(self.leaders, self.weights, strict=True)
-        ]
-        right = ipywidgets.VBox(
+        line = {"width": "100%", "margin": "0 0 4px 0"}
+        rows = [H(pair, layout=line) for pair in zip(self.leaders, self.weights, strict=True)]
+        right = V(
             [_heading("… looks like these …"), *rows, self.rest, _heading("… so it does this"), self.action],
             layout={"flex": "1 1 300px", "min_width": "290px", "max_width": "520px"},
         )
-        return ipywidgets.VBox(
-            [
-                title,
-                ipywidgets.HBox([self.episode, self.player], layout={**wrap, "align_items": "center"}),
-                ipywidgets.HBox([left, right], layout=wrap),
-                _heading("All prototypes, largest mean weight first"),
-                ipywidgets.HBox(list(self.thumbnails.values()), layout=wrap),
-                self.gallery,
-                self.nearest_style,
-                ipywidgets.HBox(self.nearest, layout=wrap),
-            ],
-            layout={"width": "100%"},
-        )
+        parts = [
+            title,
+            H([self.episode, self.player], layout={**wrap, "align_items": "center"}),
+            H([left, right], layout=wrap),
+            _heading("All prototypes, largest mean weight first"),
+            H(list(self.thumbnails.values()), layout=wrap),
+            self.gallery,
+            self.nearest_style,
+            H(self.nearest, layout=wrap),
+        ]
+        return V(parts, layout={"width": "100%"})
 
     # -- what the reader does ---------------------------------------------------------------------------------------
 
@@ -158,31 +134,31 @@ class Panels:
         """Open the gallery of prototype ``k``."""
         self.prototype = k
         for other, button in self.thumbnails.items():
-            button.layout.border = f"{5 if other == k else 3}px solid {self.browser.colors[other]}"
+            button.layout.border = f"{5 if other == k else 3}px solid {self.browser.study.colors[other]}"
             button.layout.margin = "0 2px 4px" if other == k else "2px 4px 6px"
-        self.gallery.value = self.browser.prototype_html(k)
+        self.gallery.value = self._gallery(k)
         for column in self.nearest:  # finding and replaying states can take seconds: show no other prototype's
             column.layout.display = "none"
         self.nearest_style.value = "<div class=interp><p class=soft>Looking for the nearest states …</p></div>"
-        states = self.browser.nearest[k]
-        pictures = {f"n{i}": frame for i, frame in enumerate(self.browser.nearest_pictures(k))}
+        pictures = {f"n{i}": frame for i, frame in enumerate(self._near(k))}
         self.nearest_style.value = (
             f"{_backgrounds(self._name, pictures)}<div class=interp><p><b>The evaluation states nearest to P{k}</b> "
             "<span class=soft>in latent space, at least 10 steps apart; D is the squared distance. Click one to go to "
             "that moment.</span></p></div>"
         )
-        for i, column in enumerate(self.nearest):
-            column.layout.display = "flex" if i < len(states) else "none"
-            if i < len(states):
-                state = states[i]
-                seed = self.browser.study.traces[state.episode].seed
-                column.children[1].value = (
-                    f'<div class=interp style="font-size:11.5px">D {state.distance:.2g}, weight {state.weight:.0%}<br>'
-                    f"<span class=soft>seed {seed}, step {state.step}<br>{state.caption}</span></div>"
-                )
+        for column, state in zip(self.nearest, self.browser.study.nearest[k], strict=False):
+            column.layout.display = "flex"
+            column.children[1].value = (
+                f'<div class=interp style="font-size:11.5px">D {state.distance:.2g}, weight {state.weight:.0%}<br>'
+                f"<span class=soft>seed {self.browser.study.traces[state.episode].seed}, step {state.step}<br>"
+                f"{state.caption}</span></div>"
+            )
+
+    def _choose_leader(self, i: int) -> None:
+        self.choose(self._leading[i])
 
     def _go_to_nearest(self, i: int) -> None:
-        state = self.browser.nearest[self.prototype][i]
+        state = self.browser.study.nearest[self.prototype][i]
         self.go_to(state.episode, state.step)
 
     # -- what is shown ----------------------------------------------------------------------------------------------
@@ -206,7 +182,14 @@ class Panels:
         if button._dom_classes != classes:
             button._dom_classes = classes
             button.description, button.tooltip = f"P{k}", f"P{k}: what it stands for"
-            button.layout.border = f"3px solid {self.browser.colors[k]}"
+            button.layout.border = f"3px solid {self.browser.study.colors[k]}"
+
+
+def _picture_button(width: int, height: int, clicked: Callable[[], None]) -> ipywidgets.Button:
+    button = ipywidgets.Button(layout={"width": f"{width}px", "height": f"{height}px", "flex": "0 0 auto"})
+    button.add_class("interp-picture")
+    button.on_click(lambda _: clicked())
+    return button
 
 
 def _heading(text: str) -> ipywidgets.HTML:
@@ -225,8 +208,6 @@ def _backgrounds(name: str, pictures: Mapping[str, np.ndarray], longest: int = 2
 
     Prototypes' pictures (keys p…) have a white corner for their name, which must be read on light and dark ones.
     """
-    from PIL import Image
-
     rules = []
     for key, frame in pictures.items():
         image = Image.fromarray(frame)

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..common.errors import InterpError
 from ..envs.continuous import make_task, task_info
-from ..envs.pictures import draw_states, frame_size, rendering_problem, replay_frames
+from ..envs.pictures import draw_states, frame_size, rendering_problem, replay_frames, state_caption
 
 if TYPE_CHECKING:
     from ..agents.protosac import ProtoSAC
@@ -73,52 +73,36 @@ class EpisodeTrace:
             )
         return self.frames[at[0]]
 
+    def caption(self, step: int) -> str:
+        """What a picture of the state can't show; see :func:`~interp_lib.envs.pictures.state_caption`."""
+        return state_caption(self.task, self.observations[step])
 
-def record_episode(
-    agent: ProtoSAC,
-    task: str,
-    seed: int,
-    frames: str | Iterable[int] | None = None,
-    *,
-    size: tuple[int, int] | None = None,
-) -> EpisodeTrace:
+
+def record_episode(agent: ProtoSAC, task: str, seed: int) -> EpisodeTrace:
     """Play one episode with the deterministic actions and keep what the prototypes do.
 
     Args:
-        agent: a ProtoSAC.
-        task: the task it was trained on.
+        task: the task ``agent`` was trained on.
         seed: of the reset.
-        frames: ``"all"``, steps, or None for no pictures.
-        size: (width, height) of the frames in pixels.
 
     Raises:
         InterpError: the agent has no prototypes, or was made for another task.
     """
     check_agent(agent, task)
     task = task_info(task).name
-    kept: dict[str, list[Any]] = {
-        name: [] for name in ("observations", "actions", "rewards", "weights", "similarities")
-    }
+    steps = []
     env = make_task(task)
     try:
         observation, _ = env.reset(seed=seed)
         ended = False
         while not ended:
-            explanation = agent.explain(observation)
-            action = explanation.action[0]
-            kept["observations"].append(observation)
-            kept["actions"].append(action)
-            kept["weights"].append(explanation.weights[0])
-            kept["similarities"].append(explanation.similarities[0])
-            observation, reward, terminated, truncated, _ = env.step(action)
-            kept["rewards"].append(float(reward))
-            ended = terminated or truncated
+            said = agent.explain(observation)
+            following, reward, terminated, truncated, _ = env.step(said.action[0])
+            steps.append((observation, said.action[0], float(reward), said.weights[0], said.similarities[0]))
+            observation, ended = following, terminated or truncated
     finally:
         env.close()
-    trace = EpisodeTrace(task, seed, **{name: np.stack(values) for name, values in kept.items()})
-    if frames is None:
-        return trace
-    return with_frames(trace, range(len(trace)) if isinstance(frames, str) else frames, size=size)
+    return EpisodeTrace(task, seed, *(np.stack(column) for column in zip(*steps, strict=True)))
 
 
 def record_episodes(agent: ProtoSAC, task: str, episodes: int, *, seed: int = 0) -> list[EpisodeTrace]:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..common.errors import InterpError
-from ..common.statistics import Interval
+from ..common.statistics import Interval, ratio_interval, sums_interval
+from ..common.style import cluster_color
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ def prototype_usage(weights: np.ndarray) -> Usage:
     return Usage(led, mean_weight, effective_number(weights), float(effective_number(mean_weight)), order)
 
 
-def usage_interval(episodes: Sequence[np.ndarray], *, resamples: int = 2000) -> Interval:
-    """``Usage.in_use`` over whole episodes with its 95% interval, a percentile bootstrap over episodes, seeded.
+def usage_interval(episodes: Sequence[np.ndarray]) -> Interval:
+    """``Usage.in_use`` with its 95% interval, a bootstrap over whole episodes.
 
     Args:
         episodes: weights (T, K) of each episode; decisions of one episode are too alike to be resampled alone.
@@ -64,21 +65,11 @@ def usage_interval(episodes: Sequence[np.ndarray], *, resamples: int = 2000) -> 
     if not len(episodes):
         raise InterpError("there are no decisions to count. Record at least one episode.")
     sums = np.stack([np.sum(weights, axis=0, dtype=np.float64) for weights in episodes])
-    n = len(episodes)
-    counts = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=resamples)
-    drawn = counts @ sums
-    low, high = np.quantile(effective_number(drawn / drawn.sum(1, keepdims=True)), [0.025, 0.975])
-    return Interval(float(effective_number(sums.sum(0) / sums.sum())), float(low), float(high))
+    return sums_interval(sums, lambda total: effective_number(total / total.sum(1, keepdims=True)))
 
 
 def sharing_interval(episodes: Sequence[np.ndarray]) -> Interval:
-    """How many prototypes share a decision on average (``Usage.per_decision``), 95% bootstrap over whole episodes.
-
-    Args:
-        episodes: weights (T, K) of each episode.
-    """
-    from ..common.statistics import ratio_interval
-
+    """The mean of ``Usage.per_decision`` with its 95% interval; as :func:`usage_interval`."""
     sums = np.array([effective_number(weights).sum() for weights in episodes])
     return ratio_interval(sums, np.array([len(weights) for weights in episodes]))
 
@@ -87,3 +78,8 @@ def effective_number(weights: np.ndarray) -> np.ndarray:
     """exp of the Shannon entropy over the last axis: n equal weights give n, a single one gives 1."""
     weights = np.asarray(weights, dtype=np.float64)
     return np.exp(-(weights * np.log(np.where(weights > 0, weights, 1.0))).sum(-1))
+
+
+def prototype_colors(usage: Usage) -> list[str]:
+    """One colour a prototype (K), distinct for the eight with the largest mean weight."""
+    return [cluster_color(int(rank)) for rank in np.argsort(usage.order)]

@@ -8,7 +8,9 @@ import pytest
 from interp_lib.agents.protosac import ProtoSAC, train_run
 from interp_lib.common.errors import InterpError
 from interp_lib.pipeline.release import evaluate_and_release
-from interp_lib.prototypes import compare_returns, prototype_usage, record_episodes, usage_interval
+from interp_lib.prototypes.study import PrototypeStudy, compare_returns
+from interp_lib.prototypes.traces import record_episodes
+from interp_lib.prototypes.usage import prototype_usage, usage_interval
 from interp_lib.runs.folder import read_run
 
 SMALL = {"net_arch": (32, 32), "batch_size": 32, "learning_starts": 50}
@@ -22,7 +24,7 @@ def test_a_release_says_what_projection_cost_and_how_many_prototypes_are_used(tm
     released = evaluate_and_release(run, tmp_path / "checkpoints", episodes=2)
     agent = ProtoSAC.load_run(released.path)
     traces = record_episodes(agent, "pendulum", 2)
-    expected = compare_returns(agent, traces)
+    expected = compare_returns(PrototypeStudy(agent, traces))
     assert list(released.results) == ["eval", "before_projection", "random"]
     for side, row in (("eval", "ProtoSAC"), ("before_projection", "ProtoSAC, before the last projection")):
         assert released.results[side]["mean"] == pytest.approx(expected.loc[row, "mean"], abs=1e-3)

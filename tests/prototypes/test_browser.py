@@ -10,8 +10,9 @@ from in_chromium import needs_chromium, open_notebook, running_chromium, running
 from interp_lib.cli import main
 from interp_lib.common.errors import InterpError
 from interp_lib.envs.pictures import rendering_problem, rendering_task
-from interp_lib.prototypes import EpisodeTrace, PrototypeStudy, episode_frames, with_frames
+from interp_lib.prototypes import PrototypeStudy, episode_frames
 from interp_lib.prototypes.episode_frames import EpisodeFrames
+from interp_lib.prototypes.traces import EpisodeTrace, with_frames
 from interp_lib.runs.folder import load_agent
 
 RELEASED = ROOT / "checkpoints" / "protosac-pendulum-s0"
@@ -154,7 +155,7 @@ def test_what_is_said_about_a_decision_is_true(browser):
     assert f'data-weight="{weights[0]:.4f}"' in browser.weight_html(0, step, leaders[0])
     assert f"{trace.actions[step, 0]:+.2f}" in browser.action_html(0, step) and "torque" in browser.action_html(0, step)
     assert f"<b>{trace.rewards[: step + 1].sum():.1f}</b> of {trace.total:.1f}" in browser.state_html(0, step)
-    assert browser.value(0, step) < 0  # Pendulum's rewards are costs
+    assert browser.study.values[0][step] < 0  # Pendulum's rewards are costs
 
 
 def test_panels_react_to_what_the_reader_does(panels, browser):
@@ -174,7 +175,7 @@ def test_panels_react_to_what_the_reader_does(panels, browser):
     panels.leaders[1].click()
     assert panels.prototype == browser.leaders(1, 100)[1]
     panels.nearest[0].children[0].click()
-    state = browser.nearest[panels.prototype][0]
+    state = browser.study.nearest[panels.prototype][0]
     assert (panels.episode_index, panels.step, panels.player.slider.value) == (state.episode, state.step, state.step)
     assert panels.episode.value == state.episode
 

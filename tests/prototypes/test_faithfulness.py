@@ -7,7 +7,7 @@ import pytest
 
 from interp_lib import InterpError, load_agent
 from interp_lib.common.statistics import jackknife_interval
-from interp_lib.prototypes import compare_returns, record_episodes
+from interp_lib.prototypes import PrototypeStudy
 from interp_lib.prototypes.faithfulness import (
     Reweighted,
     ablation_returns,
@@ -20,6 +20,7 @@ from interp_lib.prototypes.faithfulness import (
     top_k_returns,
     without,
 )
+from interp_lib.prototypes.study import compare_returns
 
 RUN = "checkpoints/protosac-pendulum-s0"
 WEIGHTS = np.array([[0.5, 0.3, 0.2, 0.0], [0.1, 0.2, 0.3, 0.4]])
@@ -31,8 +32,13 @@ def agent():
 
 
 @pytest.fixture(scope="module")
-def traces(agent):
-    return record_episodes(agent, "pendulum", 3)
+def study(agent):
+    return PrototypeStudy.record(agent, "pendulum", 4)
+
+
+@pytest.fixture(scope="module")
+def traces(study):
+    return study.traces
 
 
 def test_top_keeps_the_heaviest_random_keeps_as_many_and_without_takes_one():
@@ -69,24 +75,24 @@ def test_a_grouping_explains_what_it_determines_and_nothing_else():
     assert np.isnan(explained_variance(np.ones((10, 1)), np.zeros(10, int), 1))
 
 
-def test_the_agents_prototypes_are_purer_than_chance_and_needed(agent, traces):
-    table = purity(agent, traces)
+def test_the_agents_prototypes_are_purer_than_chance_and_needed(study, traces):
+    table = purity(study)
     assert table.loc["leading prototype", "actions_low"] > table.loc["random", "actions_high"]
-    returns = top_k_returns(agent, "pendulum", 4, ks=(1, 16))
+    returns = top_k_returns(study, ks=(1, 16))
     assert returns.loc["top 16", "mean"] == pytest.approx(returns.loc["all (the agent)", "mean"], rel=1e-3)
     assert returns.loc["all (the agent)", "mean"] > returns.loc["1 at random", "mean"]
     heaviest = int(np.concatenate([t.weights for t in traces]).mean(0).argmax())
-    losses = ablation_returns(agent, "pendulum", 4, prototypes=[heaviest])
+    losses = ablation_returns(study, prototypes=[heaviest])
     assert losses.index.tolist() == [heaviest] and losses["low"].item() <= losses["loss"].item()
 
 
-def test_an_interval_of_purity_holds_the_purity(agent, traces):
+def test_an_interval_of_purity_holds_the_purity(agent, study):
     # A bootstrap over episodes does not: what it draws twice is alike, and its grouping explains more.
-    table = purity(agent, traces)
+    table = purity(study)
     for what in ("actions", "values"):
         low, mean, high = (table[name] for name in (f"{what}_low", what, f"{what}_high"))
         assert ((low < mean) & (mean < high)).all() and (low >= 0).all() and (high <= 1).all()
-    one = purity(agent, traces[:1])
+    one = purity(PrototypeStudy(agent, study.traces[:1]))
     assert one["actions"].notna().all() and one[["actions_low", "values_high"]].isna().all(axis=None)
 
 
@@ -98,31 +104,31 @@ def test_the_jackknife_of_a_mean_is_students_interval():
     assert jackknife_interval(0.98, np.array([0.9, 1.0, 1.0])).high == 1
 
 
-def test_returns_are_compared_episode_by_episode(agent, traces):
-    table = compare_returns(agent, traces, agent, name="the same")
+def test_returns_are_compared_episode_by_episode(agent, study):
+    table = compare_returns(study, agent, name="the same")
     np.testing.assert_allclose(table.loc["the same", ["ahead", "ahead_low", "ahead_high"]].astype(float), 0, atol=1e-3)
     random = table.loc["random"]
     assert random["ahead"] == pytest.approx(table.loc["ProtoSAC", "mean"] - random["mean"])
     assert random["ahead_low"] < random["ahead"] < random["ahead_high"]
 
 
-def test_other_states_in_the_prototypes_places_serve_worse_and_the_agent_is_left_as_it_was(agent, traces):
+def test_other_states_in_the_prototypes_places_serve_worse_and_the_agent_is_left_as_it_was(agent, study, traces):
     before = agent.predict(traces[0].observations, deterministic=True)[0]
-    table = placement_returns(agent, traces, 4)
+    table = placement_returns(study)
     assert table["mean"].idxmax() == "the agent's own" and table.loc["the agent's own", "divergence"] == 0
     assert (table["divergence"].drop("the agent's own") > 0).all()
     np.testing.assert_array_equal(agent.predict(traces[0].observations, deterministic=True)[0], before)
     few = [dataclasses.replace(traces[0], observations=traces[0].observations[:7])]
     with pytest.raises(InterpError, match="7 different states"):
-        placement_returns(agent, few, 1)
+        placement_returns(PrototypeStudy(agent, few))
 
 
-def test_stability_of_an_agent_with_itself_is_perfect_and_one_agent_is_not_enough(agent, traces):
-    table = stability([agent, agent], [traces, traces])
+def test_stability_of_an_agent_with_itself_is_perfect_and_one_agent_is_not_enough(study):
+    table = stability([study, study])
     assert table.loc["prototypes", "mean"] == 0 < table.loc["random states", "mean"]
     # What is spread out is nearer than random states, most of which balance.
     assert 0 < table.loc["states nearest to k-means centres", "mean"] < table.loc["random states", "mean"]
     with pytest.raises(InterpError, match="at least two"):
-        stability([agent], [traces])
+        stability([study])
     with pytest.raises(InterpError, match="top 1 to 16"):
-        top_k_returns(agent, "pendulum", 1, ks=(17,))
+        top_k_returns(study, ks=(17,))

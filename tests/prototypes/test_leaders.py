@@ -11,8 +11,9 @@ from interp_lib.clusters.study import ClusterStudy
 from interp_lib.common.errors import InterpError
 from interp_lib.common.graphs import END, _on_curve, _passing_by, transitions_between
 from interp_lib.common.outputs import Outputs, saved_outputs
-from interp_lib.prototypes import EpisodeTrace, PrototypeStudy
+from interp_lib.prototypes import PrototypeStudy
 from interp_lib.prototypes.leaders import _square, leader_graph, leading_stretches, save_leader_graph
+from interp_lib.prototypes.traces import EpisodeTrace
 from interp_lib.runs.folder import load_agent
 
 CHECKPOINTS = ROOT / "checkpoints"
@@ -61,7 +62,7 @@ def test_leaders_are_mapped_with_their_prototypes(study):
     again = leader_graph(study, most=150)
     np.testing.assert_array_equal(graph.latents.states, again.latents.states)
     assert graph.latents.states.shape == (150, 2) and graph.latents.prototypes.shape == (16, 2)
-    assert sum(graph.share[k] for k in graph.dwell) == pytest.approx(1) and min(graph.dwell.values()) >= 1
+    assert sum(study.usage.led[k] for k in graph.dwell) == pytest.approx(1) and min(graph.dwell.values()) >= 1
     with pytest.raises(InterpError, match="needs more than"):
         leader_graph(study, most=40)
 

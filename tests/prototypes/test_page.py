@@ -11,8 +11,9 @@ from in_chromium import needs_chromium, running_chromium
 from interp_lib.agents.protosac import SAC, ProtoSAC
 from interp_lib.common.errors import InterpError
 from interp_lib.envs.continuous import make_task_vec
-from interp_lib.prototypes import episode_frames, even_steps, record_episodes, states, traces
+from interp_lib.prototypes import episode_frames, states, traces
 from interp_lib.prototypes.page import export_prototype_explorer
+from interp_lib.prototypes.traces import even_steps, record_episodes
 
 K, STEPS = 6, 20
 STRIDE = 200 // STEPS

@@ -26,36 +26,30 @@ from interp_lib.envs.pictures import (
     state_bars,
     state_caption,
 )
-from interp_lib.prototypes import (
+from interp_lib.prototypes import PrototypeStudy
+from interp_lib.prototypes.decision_figure import plot_decision
+from interp_lib.prototypes.decisions import (
     Decision,
-    EpisodeTrace,
-    NearestState,
-    PrototypePictures,
-    PrototypeStudy,
     action_density,
     action_interval,
     clearest_step,
-    effective_number,
-    even_steps,
     explain_decision,
-    leading_distances,
     most_divided_step,
-    nearest_states,
-    picture_states,
-    playback_fps,
-    prototype_spacing,
-    prototype_table,
-    prototype_usage,
-    record_episode,
-    record_episodes,
-    sharing_interval,
     squash,
-    state_map,
-    with_frames,
 )
 from interp_lib.prototypes.explained_video import explained_frames
-from interp_lib.prototypes.figures import plot_decision, plot_gallery, prototype_colors
+from interp_lib.prototypes.figures import plot_gallery, worth_of_each
 from interp_lib.prototypes.outputs import save_prototype_outputs
+from interp_lib.prototypes.states import NearestState, PrototypePictures, nearest_states, picture_states
+from interp_lib.prototypes.traces import (
+    EpisodeTrace,
+    even_steps,
+    playback_fps,
+    record_episode,
+    record_episodes,
+    with_frames,
+)
+from interp_lib.prototypes.usage import effective_number, prototype_colors, prototype_usage, sharing_interval
 from interp_lib.runs.folder import Run
 
 K = 5
@@ -259,7 +253,7 @@ def test_box2d_states_cannot_be_restored():
 def test_without_opengl_states_are_drawn_and_the_message_says_what_to_install(chosen):
     code = """
 import numpy as np
-from interp_lib.prototypes import EpisodeTrace, with_frames
+from interp_lib.prototypes.traces import EpisodeTrace, with_frames
 rng = np.random.default_rng(0)
 trace = EpisodeTrace("hopper", 0, rng.normal(size=(4, 11)), np.zeros((4, 3)), np.zeros(4), np.eye(4), np.eye(4))
 shown = with_frames(trace, [0, 2])
@@ -290,7 +284,7 @@ def test_captions_tell_what_a_still_picture_cannot():
 
 
 def test_nearest_states_are_the_nearest_and_lie_apart(agent, study):
-    nearest = nearest_states(agent, study.traces, 3, apart=10)
+    nearest = nearest_states(study, 3, apart=10)
     latents = np.stack([agent.encode(trace.observations) for trace in study.traces])
     for k, states in enumerate(nearest):
         distances = ((latents - agent.prototypes.latents[k]) ** 2).sum(-1)
@@ -305,36 +299,37 @@ def test_nearest_states_are_the_nearest_and_lie_apart(agent, study):
 def test_a_prototype_is_nearest_to_its_own_state(agent):
     states = agent.prototypes.observations
     trace = replace(record_episode(agent, "pendulum", 0), observations=states, actions=np.zeros((K, 1), np.float32))
-    for k, (found,) in enumerate(nearest_states(agent, [trace], 1)):
+    study = PrototypeStudy(agent, [trace])
+    for k, (found,) in enumerate(nearest_states(study, 1)):
         assert found.step == k and found.distance < 1e-5
-    pictures = picture_states([trace], [found for (found,) in nearest_states(agent, [trace], 1)])
+    pictures = picture_states(study, [found for (found,) in nearest_states(study, 1)])
     assert pictures.shape == (K, *frame_size("pendulum"), 3)
 
 
 def test_leading_distance_and_spacing_agree_with_similarities(agent, study):
-    distances, trace = leading_distances(agent, study.traces), study.traces[0]
+    distances, trace = study.distances, study.traces[0]
     similarity = np.log((distances[:200] + 1) / (distances[:200] + 1e-4))
     np.testing.assert_allclose(similarity, trace.similarities.max(1), atol=0.02)
     latents = agent.prototypes.latents
     nearest = [min(((p - q) ** 2).sum() for j, q in enumerate(latents) if j != i) for i, p in enumerate(latents)]
-    np.testing.assert_allclose(prototype_spacing(agent), nearest, rtol=1e-5)
+    np.testing.assert_allclose(study.spacing, nearest, rtol=1e-5)
 
 
-def test_the_table_adds_up(agent, study):
-    table = prototype_table(agent, study.traces, study.usage)
+def test_the_table_adds_up(study):
+    table = study.table.reset_index()
     assert table["led"].sum() == pytest.approx(1) and table["mean_weight"].sum() == pytest.approx(1, abs=1e-5)
     assert table["mean_weight"].is_monotonic_decreasing and set(table["prototype"]) == {f"P{k}" for k in range(K)}
     assert (table["torque_low"] < table["torque"]).all() and (table["torque"] < table["torque_high"]).all()
     np.testing.assert_allclose(table["cos angle"] ** 2 + table["sin angle"] ** 2, 1, atol=1e-5)
     leader = int(table["prototype"][0][1:])
-    distances = leading_distances(agent, study.traces)
+    distances = study.distances
     led = np.concatenate([trace.leading for trace in study.traces]) == leader
     assert table["distance"][0] == pytest.approx(np.median(distances[led]))
     assert table.loc[table["led"] == 0, "value"].isna().all() and table.loc[table["led"] > 0, "value"].notna().all()
 
 
-def test_the_map_of_pendulum_is_its_state_space(agent, study):
-    flat = state_map(agent, study.traces)
+def test_the_map_of_pendulum_is_its_state_space(study):
+    flat = study.map
     assert flat.states.shape == (600, 2) and flat.prototypes.shape == (K, 2)
     x, y, velocity = study.traces[0].observations[0]
     np.testing.assert_allclose(flat.states[0], [np.degrees(np.arctan2(y, x)), velocity], rtol=1e-5)
@@ -348,28 +343,27 @@ def test_pictures_of_prototypes_are_their_own_states(agent, study):
     np.testing.assert_array_equal(study.pictures.frames, restored_frames("pendulum", agent.prototypes.observations))
 
 
-def test_the_gallery_shows_those_with_most_weight_first(agent, study):
-    p, (low, high) = agent.prototypes, study.bounds
-    figure = plot_gallery(study.pictures, p.action_means, p.action_stds, low, high, ("torque",), study.usage, most=3)
+def test_the_gallery_shows_those_with_most_weight_first(study):
+    figure = plot_gallery(study, most=3)
     titles = [axes.get_title(loc="left") for axes in figure.axes if axes.get_title(loc="left")]
     assert [title.split()[0] for title in titles] == [f"P{k}" for k in study.usage.order[:3]]
     assert "n = 600 decisions" in figure.texts[0].get_text()
-    facts = [f"fact {k}" for k in range(K)]
-    everything = plot_gallery(
-        study.pictures, p.action_means, p.action_stds, low, high, ("torque",), study.usage, facts=facts
-    )
-    below = [axes.get_xlabel().splitlines()[-1] for axes in everything.axes if axes.images]
-    assert (
-        below == [f"fact {k}" for k in study.usage.order] and f"{K} of {K} prototypes" in everything.texts[0].get_text()
-    )
+    facts, everything = worth_of_each(study), plot_gallery(study)
+    below = [axes.get_xlabel() for axes in everything.axes if axes.images]
+    wanted = ["\n".join(filter(None, (study.pictures.captions[k], facts[k]))) for k in study.usage.order]
+    assert below == wanted and f"{K} of {K} prototypes" in everything.texts[0].get_text()
+    for k, fact in enumerate(facts):
+        row = study.table.loc[f"P{k}"]
+        assert fact == (f"value {row['value']:.1f}, {row['when']:.0%} into the episode" if row["led"] > 0 else "")
 
 
 def test_a_narrow_gaussian_is_drawn_beside_a_wide_one():
     weights, means, stds = np.array([0.5, 0.5]), np.array([[0.03], [-8.0]]), np.array([[0.002], [9.0]])
     decision = Decision(0, weights, np.array([0, 1]), means, stds, -np.ones(1), np.ones(1), np.zeros(1), "blend")
     black = np.zeros((2, 4, 4, 3), np.uint8)
-    usage = prototype_usage(weights[None])
-    figure = plot_decision(decision, black[0], PrototypePictures(black, "drawn", "", ("", "")), ("torque",), usage)
+    study = PrototypeStudy(None, [trace_of(weights[None])])  # of MountainCar, which has one action as well
+    vars(study).update(pictures=PrototypePictures(black, "drawn", "", ("", "")))
+    figure = plot_decision(study, decision, black[0])
     before = next(axes for axes in figure.axes if axes.get_xlabel() == "u, before the squash")
     heights = sorted(line.get_ydata().max() for line in before.lines)
     np.testing.assert_allclose(heights, [0.5, 0.5, 1], rtol=0.01)
@@ -389,13 +383,13 @@ def test_image_states_are_pictured_as_prototypes_on_them_are():
     seen = np.random.default_rng(0).integers(0, 256, (3, 4, 64, 64), dtype=np.uint8)
     ones = np.ones((3, 1), dtype=np.float32)
     trace = EpisodeTrace("carracing", 0, seen, np.zeros((3, 3), np.float32), np.zeros(3), ones, ones)
-    picture = picture_states([trace], [NearestState(0, 1, 0.0, 1.0, "")])[0]
+    picture = picture_states(PrototypeStudy(None, [trace]), [NearestState(0, 1, 0.0, 1.0, "")])[0]
     assert picture.shape == (240, 240, 3) and set(np.unique(picture)) == set(np.unique(seen[1, -1]))
 
 
 def test_explained_frames_have_one_even_size_and_follow_the_episode(study):
     trace = with_frames(study.typical, [0, 60, 120])
-    frames = list(explained_frames(trace, study.pictures, ("torque",), *study.bounds, study.usage))
+    frames = list(explained_frames(study, trace))
     assert len(frames) == 3 and {frame.shape for frame in frames} == {frames[0].shape}
     assert frames[0].shape[0] % 2 == frames[0].shape[1] % 2 == 0 and frames[0].dtype == np.uint8
     assert all(np.any(a != b) for a, b in zip(frames, frames[1:], strict=False))
