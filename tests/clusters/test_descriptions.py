@@ -42,6 +42,16 @@ def test_what_people_wrote_around_it_is_kept(tmp_path):
     ), text
 
 
+def test_removing_a_sentence_leaves_the_comments_after_it(tmp_path):
+    (tmp_path / DESCRIPTIONS).write_text("0: goes right\n# rare:\n4: turns  # sure?\n5: jumps\n")
+    for k in (0, 4, 5):
+        write_description(tmp_path, k, "", 8)
+    text = (tmp_path / DESCRIPTIONS).read_text()
+    assert read_descriptions(tmp_path, 8) == {} and "# rare:\n" in text and "# sure?\n" in text and "5" not in text
+    write_description(tmp_path, 4, "turns", 8)
+    assert read_descriptions(tmp_path, 8) == {4: "turns"}
+
+
 @pytest.mark.parametrize(
     "before", ["{0: a, 3: b}", "0: a\n3: b", "# only a comment\n", "", "3: b\n0: a\n", "---\n0: a\n3: b\n...\n"]
 )
