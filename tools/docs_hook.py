@@ -40,6 +40,10 @@ _FINER = (
 _in_formulas: set[str] = set()
 
 
+# Files beside README.md that are pages as they are.
+WHOLE = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+
+
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages of the notebooks, their pictures, and those of README.md."""
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
@@ -53,11 +57,11 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Put parts of README.md and CONTRIBUTING.md where a page asks for them."""
+    """Put parts of README.md, and whole other files, where a page asks for them."""
     markdown = re.sub(r"<!-- README: (.+?) -->", lambda m: _from_root(readme_section(m[1]), page), markdown)
-    return markdown.replace(
-        "<!-- CONTRIBUTING.md -->", _from_root((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), page)
-    )
+    for name in WHOLE:
+        markdown = markdown.replace(f"<!-- {name} -->", _from_root((ROOT / name).read_text(encoding="utf-8"), page))
+    return markdown
 
 
 def on_page_content(html_text: str, **_: Any) -> str:
@@ -151,7 +155,7 @@ def _from_root(text: str, page: Any) -> str:
 
     def mend(match: re.Match[str]) -> str:
         target = re.sub(r"\.ipynb$", ".md", match[1]).removeprefix("docs/")
-        target = {"CONTRIBUTING.md": "contributing.md", "README.md": "index.md"}.get(target, target)
+        target = {**WHOLE, "README.md": "index.md"}.get(target, target)
         return f"]({posixpath.relpath(target, here) if here else target})"
 
     return re.sub(r"\]\((?!\w+:|#)([^)\s]+)\)", mend, text)
