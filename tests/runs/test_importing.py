@@ -50,7 +50,7 @@ def ppo_weights(weights):
 
 
 def same_weights(run_dir, weights, scope):
-    expected = ActorCritic(15, num_codes=8 if scope == "sppo2_model" else None)
+    expected = ActorCritic(15, **({"num_codes": 8} if scope == "sppo2_model" else {}))
     load_reference_weights(expected, weights, scope)
     imported = read_tensors(run_dir / "policy.safetensors")
     assert imported.keys() == expected.state_dict().keys()
@@ -284,7 +284,7 @@ def test_losses_and_every_parameter_over_three_updates_equal_the_reference(algor
         clip_range=float(golden["batch/clip_range"]),
     )
     config = SPPOConfig(**settings, vq_beta=0.25) if algorithm == "sppo" else PPOConfig(**settings)
-    network = ActorCritic(15, num_codes=8 if algorithm == "sppo" else None)
+    network = ActorCritic(15, **({"num_codes": 8} if algorithm == "sppo" else {}))
     weights = {name.removeprefix("before/"): w for name, w in golden.items() if name.startswith("before/")}
     load_reference_weights(network, weights, scope)
     with torch.no_grad():
@@ -300,7 +300,7 @@ def test_losses_and_every_parameter_over_three_updates_equal_the_reference(algor
             # The first step compares losses alone; later ones also carry the optimiser's rounding.
             tolerance = dict(rel=1e-5, abs=1e-8) if step == 1 else dict(rel=1e-3, abs=1e-5)
             assert losses[name] == pytest.approx(expected, **tolerance), (step, name)
-    expected = ActorCritic(15, num_codes=8 if algorithm == "sppo" else None)
+    expected = ActorCritic(15, **({"num_codes": 8} if algorithm == "sppo" else {}))
     load_reference_weights(expected, {n: golden[f"after3/{n}"] for n in weights}, scope)
     for (name, a), b in zip(network.state_dict().items(), expected.state_dict().values(), strict=True):
         np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=0, atol=1e-4, err_msg=name)

@@ -58,7 +58,7 @@ class PPO:
         torch.manual_seed(self.config.seed)
         self.network = ActorCritic(
             NUM_ACTIONS,
-            num_codes=getattr(self.config, "num_codes", None),
+            **self.config.semantic,
             # A GPU is fastest on whole minibatches, a CPU on what fits its cache.
             chunk=128 if self.device.type == "cpu" else 8192,
         ).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it

@@ -91,6 +91,11 @@ class PPOConfig:
                 raise InterpError(f"{f.name} must be {expected}, not {value!r:.60}.")
 
     @property
+    def semantic(self) -> dict[str, Any]:
+        """What the semantic module is built with; nothing, as PPO has none."""
+        return {}
+
+    @property
     def steps_per_update(self) -> int:
         """Environment steps of one rollout."""
         return self.num_envs * self.num_steps
@@ -130,3 +135,8 @@ class SPPOConfig(PPOConfig):
             raise InterpError("num_codes and skill_interval must be at least 1.")
         if self.num_codes > MOST_CODES:
             raise InterpError(f"num_codes must be at most {MOST_CODES:,}, not {self.num_codes:,}.")
+
+    @property
+    def semantic(self) -> dict[str, Any]:
+        """What the semantic module is built with."""
+        return {"num_codes": self.num_codes}

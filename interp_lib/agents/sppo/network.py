@@ -8,7 +8,7 @@ PPO is the same network without the lower branch.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -121,14 +121,14 @@ class ActorCritic(nn.Module):
 
     Args:
         num_actions: size of the discrete action space.
-        num_codes: K of the semantic module; None builds the plain PPO network.
         chunk, bf16: see :class:`ImpalaEncoder`.
+        semantic: what :class:`SemanticModule` takes; nothing builds the plain PPO network.
     """
 
-    def __init__(self, num_actions: int, *, num_codes: int | None = None, chunk: int = 128, bf16: bool = False) -> None:
+    def __init__(self, num_actions: int, *, chunk: int = 128, bf16: bool = False, **semantic: Any) -> None:
         super().__init__()
         self.encoder = ImpalaEncoder(chunk=chunk, bf16=bf16)
-        self.semantic = SemanticModule(num_codes) if num_codes else None
+        self.semantic = SemanticModule(**semantic) if semantic else None
         self.policy = nn.Linear(FEATURE_SIZE, num_actions)
         self.value = nn.Linear(FEATURE_SIZE, 1)
         for head, gain in ((self.policy, 0.01), (self.value, 1.0)):

@@ -27,7 +27,7 @@ BATCH = 24
 
 def network(algorithm, seed=0):
     torch.manual_seed(seed)
-    net = ActorCritic(15, num_codes=8 if algorithm == "sppo" else None)
+    net = ActorCritic(15, **({"num_codes": 8} if algorithm == "sppo" else {}))
     with torch.no_grad():
         net.policy.weight.normal_(0, 0.3)  # ratios that clip, so that every branch of the loss has a gradient
     return net
