@@ -75,7 +75,7 @@ def _settings_options(parser: argparse.ArgumentParser, settings: type[Any], whos
                 "--" + field.name.replace("_", "-"),
                 dest=f"option_{field.name}",
                 **({"action": argparse.BooleanOptionalAction} if str(field.type) == "bool" else taking),
-                help=field.metadata["help"] + (f" (default: {field.default})" if defaults else ""),
+                help=field.metadata.get("help", "") + (f" (default: {field.default})" if defaults else ""),
             )
 
 
