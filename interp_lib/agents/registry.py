@@ -59,7 +59,7 @@ class Algorithm:
 
     def train_run(self, env: str, **options: Any) -> Path:
         """Train it in a run folder: see the function that ``train`` names."""
-        return _import(self.train)(self.name, env, **options)
+        return _import(self.train)(self.agent_class, env, **options)
 
     def full_name(self, env: str) -> str:
         """How this package writes an environment that a user named.

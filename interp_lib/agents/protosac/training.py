@@ -76,7 +76,7 @@ def _check_algorithm(name: str) -> None:
 
 
 def train_run(
-    algorithm: str,
+    algorithm: str | type[SAC] | type[ProtoSAC],
     env: str,
     *,
     timesteps: int | None = None,
@@ -99,6 +99,7 @@ def train_run(
     the environment starts a new episode).
 
     Args:
+        algorithm: the class, or its name.
         timesteps: environment steps in total, those before a resume included; None: the task's default.
         seed: of everything random.
         run_dir: created if missing; must not hold another run.
@@ -116,6 +117,7 @@ def train_run(
             render videos with, NaN losses, a full disk.
     """
     name, run_dir = continuous_task(env), Path(run_dir)
+    algorithm = algorithm if isinstance(algorithm, str) else algorithm.algorithm
     _check_algorithm(algorithm)
     for option, value in (("timesteps", timesteps), ("max_minutes", max_minutes)):
         if value is not None and not value > 0:

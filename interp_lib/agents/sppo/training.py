@@ -7,14 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .agents import PPO, SPPO, TRAINING_STATE
+from .agents import PPO, TRAINING_STATE
 from .config import PAPER_TIMESTEPS
-
-CLASSES: dict[str, type[PPO]] = {cls.algorithm: cls for cls in (PPO, SPPO)}
 
 
 def train_run(
-    algorithm: str,
+    agent_class: type[PPO],
     env: str,
     *,
     timesteps: int | None,
@@ -28,6 +26,7 @@ def train_run(
     """Train until ``timesteps`` in all (None: as many as the paper's) and leave a run folder.
 
     Args:
+        agent_class: PPO or SPPO, or what is made of them.
         overrides: hyper-parameters that differ from the defaults; of a run that goes on, learning rate and precision.
         resume: go on with the run in ``run_dir``, if there is one: from its training state, or else its weights.
         options: of :meth:`PPO.learn`.
@@ -35,11 +34,11 @@ def train_run(
     Raises:
         InterpError: the run is damaged or can't go on so, or training failed.
     """
-    cls, overrides = CLASSES[algorithm], overrides or {}
+    overrides = overrides or {}
     if resume and os.path.lexists(run_dir / "config.json"):
-        agent = cls.load_run(run_dir, device=device, resume=os.path.lexists(run_dir / TRAINING_STATE))
+        agent = agent_class.load_run(run_dir, device=device, resume=os.path.lexists(run_dir / TRAINING_STATE))
         agent.change(overrides)
     else:
-        agent = cls(env, seed=seed, device=device, **overrides)
+        agent = agent_class(env, seed=seed, device=device, **overrides)
     agent.learn(PAPER_TIMESTEPS if timesteps is None else timesteps, run_dir=run_dir, **options)
     return run_dir
