@@ -5,10 +5,10 @@ export SDL_VIDEODRIVER ?= dummy
 export SDL_AUDIODRIVER ?= dummy
 
 BIN := .venv/bin
-# A process for each core, four at most: each takes up to 2 GB. A file's tests stay together, for what they share. With
-# the cores taken, more threads of PyTorch would only wait for each other.
-PARALLEL := -n auto --maxprocesses=4 --dist=loadfile
-# The nbval plugin alone takes a second to import, so only the notebooks load it, one after the other: each uses all cores.
+# A process for each core and one more, since many a test waits for a browser or a child; five at most: each takes up to
+# 2 GB. What a file's tests share stays in one process, and the longest, notebooks, come first. With the cores taken,
+# more threads of PyTorch would only wait for each other.
+PARALLEL := -n $(shell n=$$(getconf _NPROCESSORS_ONLN); [ $$n -lt 4 ] || n=4; echo $$((n + 1))) --dist=loadfile --no-loadscope-reorder
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with=tests/nbval_sanitize.cfg
 
 # mkdocs-material advertises its successor at every build.
@@ -32,11 +32,8 @@ install: ## create or update .venv from requirements.lock; does nothing when it 
 reproduce: install ## run every notebook and write figures/ (ARGS=... go to interp reproduce)
 	@$(BIN)/interp reproduce $(ARGS)
 
-test: install ## fast tests, then the notebooks against their stored outputs
-	@status=0; \
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -p no:nbval -m "not slow" tests || status=$$?; \
-	$(BIN)/python -m pytest $(NBVAL) notebooks || status=$$?; \
-	exit $$status
+test: install ## the notebooks against their stored outputs, and the fast tests
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) $(NBVAL) -m "not slow" notebooks tests
 
 test-slow: install ## the tests that take minutes
 	@$(BIN)/python -m pytest -p no:nbval -m slow tests

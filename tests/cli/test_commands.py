@@ -161,23 +161,17 @@ def test_parser_knows_the_original_projects_spelling():
     assert build_parser().parse_args(["prototypes", "RUN", "--save-dir", "DIR"]).out.name == "DIR"
 
 
-def test_prototypes_leave_pictures_and_want_a_protosac_run(tiny_sppo, tmp_path, capsys):
+def test_a_task_is_trained_for_the_budget_of_its_settings(tmp_path, capsys):
     run_dir = tmp_path / "protosac-pendulum-s0"
     # Without --timesteps it trains for the budget of the settings.
     tiny = ["--set", "timesteps=300", "--set", "learning_starts=100", "--set", "n_prototypes=4"]
     assert run(capsys, "train", "protosac", "pendulum", *tiny, "--quiet", "--run-dir", run_dir)[0] == 0
     assert json.loads((run_dir / "config.json").read_text())["timesteps"] == 300
-    assert run(capsys, "prototypes", run_dir, "--episodes", "1", "--out", tmp_path / "out")[0] == 0
-    assert list((tmp_path / "out").rglob("*.mp4")) and list((tmp_path / "out").rglob("*gallery*.png"))
-    status, _, err = run(capsys, "prototypes", tiny_sppo)
-    assert status == 2 and "no prototypes" in err
 
 
 def test_doctor_ends_with_status_zero_where_everything_needed_works(capsys):
-    from interp_lib.pipeline.doctor import healthy, run_checks
-
     status, out, _ = run(capsys, "doctor")
-    assert "Procgen" in out and status == (0 if healthy(run_checks()) else 1)
+    assert "Procgen" in out and status == (0 if out.endswith("Everything needed works here.\n") else 1)
 
 
 def test_the_old_gyms_banner_is_not_shown():

@@ -12,6 +12,7 @@ import pytest
 from scipy.integrate import quad, trapezoid
 
 from interp_lib.agents.protosac import SAC, ProtoSAC
+from interp_lib.cli import main
 from interp_lib.common.errors import InterpError
 from interp_lib.common.labels import covered, spread_labels
 from interp_lib.common.outputs import Outputs, saved_outputs
@@ -412,9 +413,10 @@ def test_a_run_that_was_never_projected_is_refused(tmp_path):
 
 
 def test_all_outputs_of_a_run_are_saved(agent, tmp_path):
-    run = Run(agent.save_run(tmp_path / "protosac-pendulum-s0"), {"env": "pendulum"})
-    save_prototype_outputs(agent, run, Outputs(tmp_path / "figures", run.name), episodes=2)
-    outputs = {output.name: output for output in saved_outputs(tmp_path / "figures")[run.name]}
+    """By the command, which does nothing but save them."""
+    run_dir = agent.save_run(tmp_path / "protosac-pendulum-s0")
+    assert main(["prototypes", str(run_dir), "--episodes", "2", "--out", str(tmp_path / "figures")]) == 0
+    outputs = {output.name: output for output in saved_outputs(tmp_path / "figures")[run_dir.name]}
     kinds = {name: output.kind for name, output in outputs.items()}
     assert kinds == {
         "returns": "table", "prototype_gallery": "figure", "nearest_states": "figure", "state_map": "figure",
@@ -424,7 +426,7 @@ def test_all_outputs_of_a_run_are_saved(agent, tmp_path):
         "faithfulness_placement": "table", "faithfulness_purity": "table", "leader_graph": "figure",
     }  # fmt: skip
     assert "n = 400 decisions in 2 episodes" in outputs["prototype_usage"].caption
-    decisions = np.load(tmp_path / "figures" / run.name / "decisions.npz")
+    decisions = np.load(tmp_path / "figures" / run_dir.name / "decisions.npz")
     assert decisions["weights"].shape == decisions["similarities"].shape == (400, K)
     assert decisions["action"].shape == (400, 1) and decisions["seed"].tolist() == [0] * 200 + [1] * 200
     assert decisions["step"][-1] == 199 and decisions["reward"][:200].sum() == pytest.approx(
