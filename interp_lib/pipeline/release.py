@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..agents.returns import Returns, evaluate_continuous
 from ..clusters.descriptions import read_descriptions
@@ -107,6 +106,8 @@ def measure_prototypes(run: Run, episodes: int) -> tuple[Returns | None, dict[st
 
 def halve_weights(path: Path) -> None:
     """Store float32 weights as float16, in place; the states that prototypes were projected on stay what they were."""
+    import torch  # here: `interp checkpoints list` is three times as fast without it
+
     tensors = read_tensors(path)
     exact = {name for name, w in tensors.items() if w.dtype != torch.float32 or name.endswith("observations")}
     write_tensors(path, {name: w if name in exact else w.half() for name, w in tensors.items()})
