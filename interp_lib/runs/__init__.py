@@ -1,1 +1,1 @@
-"""TODO."""
+"""Run folders: train into one, read, check, release, import; learning curves; the Hub."""
