@@ -117,7 +117,7 @@ def test_too_little_memory_is_one_line():
     def limit():
         resource.setrlimit(resource.RLIMIT_AS, (600_000_000, 600_000_000))
 
-    one_line(interp("checkpoints", "list", "--folder", ROOT / "checkpoints", before=limit), 2, "out of memory")
+    one_line(interp("evaluate", PENDULUM, "--episodes", 1, before=limit), 2, "out of memory")
 
 
 def limited(room):
