@@ -14,7 +14,7 @@ import numpy as np
 from ..agents.sppo.agents import PPO
 from ..common.errors import InterpError
 from ..common.style import cluster_color, use_style
-from ..common.widgets import bars, chip, display_bundle, moving_picture, picture
+from ..common.widgets import bars, chip, display_bundle, facts, moving_picture, picture
 from ..envs.actions import ACTION_EFFECTS, effect_of
 from ..runs.folder import Run, load_agent, read_run
 from .descriptions import DESCRIPTIONS, read_descriptions, write_description
@@ -87,17 +87,16 @@ class ClusterBrowser:
         states, k = self.states, int(self.states.code[row])
         probabilities = self.study.effects[row]
         action = self._effects.index(effect_of(states.meta["game"], int(states.action[row])))
-        facts = {
+        said = {
             "cluster": chip(k, cluster_color(k)) + self._sentence(k),
             "level": f"{states.level[row]}, step {self._steps[row]}",
             "value": f"{states.value[row]:.2f} <span class=soft>(in scaled reward)</span>",
             "action taken": f"<b>{self._effects[action]}</b>, probability {probabilities[action]:.0%}",
         }
-        rows = "".join(f"<span class=soft>{name}</span><span>{text}</span>" for name, text in facts.items())
         return (
             f'<div class="interp state" data-row="{row}">'
             + picture(states.frames([row])[0], width, f"level {states.level[row]}, step {self._steps[row]}")
-            + f"<div class=facts>{rows}</div>"
+            + facts(said)
             + f"<p class=soft>What the policy would do (◂ taken; {states.meta['random_action']:.0%} of actions are "
             "random)</p>" + bars(self._effects, probabilities, mark=action) + "</div>"
         )

@@ -26,11 +26,6 @@ from .names import task_info
 _MOST_BARS = 24  # Humanoid has 348 numbers; its posture comes first
 
 
-def frame_size(task: str) -> tuple[int, int]:
-    """Width and height in pixels that a task's frames are shown at."""
-    return task_info(task).frame_size
-
-
 def restored_frames(
     task: str, observations: Iterable[np.ndarray], *, size: tuple[int, int] | None = None
 ) -> np.ndarray:
@@ -41,7 +36,7 @@ def restored_frames(
 
     Args:
         task: name of the task.
-        size: (width, height) of the frames in pixels; None: :func:`frame_size`.
+        size: (width, height) of the frames in pixels; None: the task's own.
 
     Returns:
         uint8 (N, height, width, 3).
@@ -62,7 +57,7 @@ def restored_frames(
 
 
 def rendering_task(task: str, size: tuple[int, int] | None = None) -> Any:
-    """A task whose ``render()`` gives frames of ``size`` (width, height); None: :func:`frame_size`."""
+    """A task whose ``render()`` gives frames of ``size`` (width, height); None: the task's own."""
     if not display_opens():
         # Frames are drawn in memory; without this SDL looks for a display and complains on stderr.
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")

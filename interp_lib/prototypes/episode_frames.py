@@ -10,7 +10,7 @@ import numpy as np
 
 from ..common.errors import InterpError
 from ..envs.names import task_info
-from ..envs.pictures import frame_size, image_observation, rendering_problem, rendering_task
+from ..envs.pictures import image_observation, rendering_problem, rendering_task
 from .traces import EpisodeTrace, with_frames
 
 _MOST_BYTES = 128 * 2**20  # of cached frames: 497 of Pendulum, 776 of MuJoCo
@@ -68,7 +68,7 @@ class EpisodeFrames:
     def _make(self, episode: int, step: int) -> np.ndarray:
         trace = self.traces[episode]
         if self._image:
-            return image_observation(trace.observations[step], min(frame_size(self.task)))
+            return image_observation(trace.observations[step], min(task_info(self.task).frame_size))
         if self.note:
             frames = with_frames(trace, [step]).frames
             assert frames is not None

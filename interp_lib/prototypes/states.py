@@ -13,7 +13,6 @@ import numpy as np
 
 from ..envs.pictures import (
     draw_states,
-    frame_size,
     image_observation,
     rendering_problem,
     restored_frames,
@@ -103,7 +102,7 @@ def prototype_pictures(study: PrototypeStudy) -> PrototypePictures:
     rendered; without OpenGL, bars. Box2D, or prototypes that were never projected: the nearest evaluation state.
     """
     info, states = study.info, study.agent.prototypes.observations
-    size, problem = frame_size(info.name), rendering_problem(info.name)
+    size, problem = info.frame_size, rendering_problem(info.name)
     if states is not None and info.image:
         how, frames = "observation", np.stack([image_observation(state, min(size)) for state in states])
         note = "Pictures of prototypes, and of states nearest to them, are the newest of the four grey images that the "

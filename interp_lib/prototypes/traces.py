@@ -13,7 +13,7 @@ import numpy as np
 
 from ..common.errors import InterpError
 from ..envs.continuous import make_task, task_info
-from ..envs.pictures import draw_states, frame_size, rendering_problem, replay_frames, state_caption
+from ..envs.pictures import draw_states, rendering_problem, replay_frames, state_caption
 
 if TYPE_CHECKING:
     from ..agents.protosac import ProtoSAC
@@ -121,7 +121,7 @@ def with_frames(trace: EpisodeTrace, steps: Iterable[int], *, size: tuple[int, i
 
     Where nothing can be rendered (MuJoCo without OpenGL) the states are drawn as bars, and ``note`` says why.
     """
-    steps, size = sorted({int(step) for step in steps}), size or frame_size(trace.task)
+    steps, size = sorted({int(step) for step in steps}), size or task_info(trace.task).frame_size
     problem = rendering_problem(trace.task)
     if problem:
         frames = draw_states(trace.task, trace.observations[steps], trace.observations, size)

@@ -7,11 +7,11 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from recorded import recorded
 
 matplotlib.use("Agg")
 
 from interp_lib import InterpError, load_agent
-from interp_lib.agents.sppo.play import Episode
 from interp_lib.clusters.collect import collect_states
 from interp_lib.clusters.evidence import code_separation, code_usage, semantic_neighbours, temporal_coherence
 from interp_lib.clusters.outputs import save_cluster_outputs, save_transitions
@@ -23,7 +23,6 @@ from interp_lib.clusters.videos import play_for_videos, save_skill_videos
 from interp_lib.common.graphs import END, spread_out
 from interp_lib.common.outputs import Outputs
 from interp_lib.common.statistics import Interval, columns, ratio_interval, readable
-from interp_lib.envs.procgen import Levels
 from interp_lib.runs.curves import draw_seeds, smooth
 
 
@@ -175,16 +174,14 @@ def test_transitions_and_dwell_are_counted(tmp_path):
     assert nothing.transitions.empty and nothing.dwell["visits"].sum() == 0
 
 
-def episode(total, codes):
-    codes = np.array(codes, np.int8)
-    rewards = np.zeros(len(codes), np.float32)
-    rewards[-1] = total
-    return Episode("ninja", Levels("easy"), 200_000, np.zeros(len(codes), np.int8), rewards, codes)
-
-
 def test_sequences_are_read_without_repeats_and_by_success():
     assert collapse([7, 7, 1, 1, 1, 7]).tolist() == [7, 1, 7] and collapse([]).tolist() == []
-    episodes = [episode(10, [0, 0, 1, 2, 2, 0, 1]), episode(9, [0, 1, 2]), episode(1, [3, 3, 1, 0]), episode(1, [3, 3])]
+    episodes = [
+        recorded(10, [0, 0, 1, 2, 2, 0, 1]),
+        recorded(9, [0, 1, 2]),
+        recorded(1, [3, 3, 1, 0]),
+        recorded(1, [3, 3]),
+    ]
     table = typical_sequences(episodes)
     assert table.attrs == {"successful": 2, "other": 2}
     assert table["successful: count"].to_dict() == {"0 → 1 → 2": 2, "1 → 2 → 0": 1, "2 → 0 → 1": 1, "3 → 1 → 0": 0}
@@ -192,7 +189,7 @@ def test_sequences_are_read_without_repeats_and_by_success():
     assert table.index[0] == "0 → 1 → 2" and table.index[-1] == "3 → 1 → 0"
     ends = typical_sequences(episodes, ending=True)
     assert ends["successful: count"].to_dict() == {"0 → 1 → 2": 1, "2 → 0 → 1": 1, "3 → 1 → 0": 0}
-    assert typical_sequences([episode(1, [0])]).empty
+    assert typical_sequences([recorded(1, [0])]).empty
 
 
 def test_close_clusters_are_moved_apart_and_far_ones_stay():

@@ -19,7 +19,6 @@ from interp_lib.common.outputs import Outputs, saved_outputs
 from interp_lib.envs.continuous import make_task, make_task_vec
 from interp_lib.envs.names import task_info
 from interp_lib.envs.pictures import (
-    frame_size,
     rendering_problem,
     rendering_task,
     replay_frames,
@@ -304,7 +303,7 @@ def test_a_prototype_is_nearest_to_its_own_state(agent):
     for k, (found,) in enumerate(nearest_states(study, 1)):
         assert found.step == k and found.distance < 1e-5
     pictures = picture_states(study, [found for (found,) in nearest_states(study, 1)])
-    assert pictures.shape == (K, *frame_size("pendulum"), 3)
+    assert pictures.shape == (K, *task_info("pendulum").frame_size, 3)
 
 
 def test_leading_distance_and_spacing_agree_with_similarities(agent, study):

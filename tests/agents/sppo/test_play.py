@@ -5,11 +5,11 @@ import dataclasses
 import h5py
 import numpy as np
 import pytest
+from recorded import recorded
 
 from interp_lib import SPPO, InterpError, load_agent
 from interp_lib.agents.returns import evaluate_procgen
 from interp_lib.agents.sppo.play import (
-    Episode,
     UniformAgent,
     _Memory,
     play,
@@ -249,18 +249,11 @@ def test_tsne_separates_what_is_apart_and_wants_enough_states():
         tsne(features[:50])
 
 
-def episode(total, codes):
-    codes = np.array(codes, np.int8)
-    rewards = np.zeros(len(codes), np.float32)
-    rewards[-1] = total
-    return Episode("ninja", Levels("easy"), 200_000, np.zeros(len(codes), np.int8), rewards, codes)
-
-
 def test_stretches_come_from_good_episodes_and_have_the_right_length():
     episodes = [
-        episode(10, [1] * 4 + [0] * 6 + [1] * 30 + [0] * 5),
-        episode(2, [1] * 10),  # below 80% of the best
-        episode(9, [1] * 7),
+        recorded(10, [1] * 4 + [0] * 6 + [1] * 30 + [0] * 5),
+        recorded(2, [1] * 10),  # below 80% of the best
+        recorded(9, [1] * 7),
     ]
     assert successful(episodes) == [0, 2]
     assert find_stretches(episodes, 1) == [Stretch(0, 10, 30), Stretch(2, 0, 7)]
