@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from typing import Any
 
 from ..agents.registry import ALGORITHMS
@@ -23,7 +24,7 @@ def render_card(config: dict[str, Any]) -> str:
     algorithm, env, seed, steps = config["algorithm"], config["env"], config["seed"], config["timesteps"]
     record, results, training = ALGORITHMS[algorithm], config.get("results", {}), config.get("training", {})
     budget = record.full_budget(env)
-    again = f"interp train {algorithm} {env} --seed {seed} --timesteps"
+    again = f"interp train {algorithm} {env} --seed {seed}{_flags(config)} --timesteps"
     lines = [f"# {record.title} on {env}, seed {seed}", ""]
     lines.append(f"Trained for **{steps:,} environment steps** by this repository's code.")
     if steps < budget:
@@ -63,6 +64,16 @@ def better_than_random(results: dict[str, dict[str, Any]]) -> bool:
     """Whether the interval on unseen levels or evaluation episodes lies above a random policy's; True if unmeasured."""
     own, random = results.get("unseen") or results.get("eval"), results.get("random")
     return not (own and random) or own["low"] > random["high"]
+
+
+def _flags(config: dict[str, Any]) -> str:
+    """What a command adds for hyper-parameters that are not the defaults; of continuous tasks, config.json knows."""
+    record, given = ALGORITHMS[config["algorithm"]], config.get("hyperparameters", {})
+    if not record.procgen:
+        return ""
+    options = [option for option in fields(record.settings_class) if option.name not in ("env", "seed")]
+    changed = [(o.name.replace("_", "-"), given[o.name]) for o in options if given.get(o.name, o.default) != o.default]
+    return "".join(f" --{name} {value}" for name, value in changed)
 
 
 def _history_lines(config: dict[str, Any]) -> list[str]:

@@ -5,9 +5,11 @@ import shutil
 
 import pytest
 import torch
+from conftest import ROOT
 
 from interp_lib import InterpError, load_agent
 from interp_lib.agents.learning_curve import ProgressLog, read_progress
+from interp_lib.cli import build_parser
 from interp_lib.common.storage import atomic_write, read_json, read_tensors, write_tensors
 from interp_lib.pipeline.release import evaluate_and_release, list_runs, render_list
 from interp_lib.runs.card import render_card
@@ -169,3 +171,13 @@ def test_progress_rows_after_the_checkpoint_are_taken_back(tmp_path):
     log.path.write_text("a,b\n1,2\n")
     with pytest.raises(InterpError, match="lacks the columns"):
         read_progress(tmp_path)
+
+
+def test_the_command_of_a_card_trains_such_a_run_again():
+    """A run on 200 levels is not trained again by a command that says nothing of them."""
+    run = read_run(ROOT / "checkpoints" / "sppo-coinrun-200levels-s2021")
+    command = next(line for line in render_card(run.config).splitlines() if line.startswith("interp train"))
+    args = build_parser().parse_args(command.split()[1:])
+    options = {name: value for name, value in vars(args).items() if name.startswith("option_") and value is not None}
+    assert options == {"option_num_levels": run.num_levels} and run.num_levels == 200
+    assert (args.algorithm, args.env, args.seed, args.timesteps) == ("sppo", "coinrun", run.seed, run.timesteps)
