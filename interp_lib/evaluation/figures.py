@@ -80,12 +80,12 @@ def plot_restricted(table: pd.DataFrame) -> Figure:
     for ax, game in zip(axes[0], games, strict=True):
         for place, (agent, part) in enumerate(table[table["game"] == game].groupby("agent")):
             part, color = part.sort_values("levels"), ALGORITHMS[agent.lower()].color
-            for side, style, face in (("train", "--", "white"), ("unseen", "-", color)):
+            for beside, (side, style, face) in enumerate((("train", "--", "white"), ("unseen", "-", color))):
                 bars = np.array([part[side] - part[f"{side} low"], part[f"{side} high"] - part[side]])
                 label = f"{agent}, {'training' if side == 'train' else 'unseen'} levels"
                 ax.errorbar(
-                    part["levels"] * 1.06**place, part[side], yerr=bars, color=color, linestyle=style, marker="o",
-                    markerfacecolor=face, capsize=3, label=label,
+                    part["levels"] * 1.05 ** (2 * place + beside), part[side], yerr=bars, color=color, linestyle=style,
+                    marker="o", markerfacecolor=face, capsize=3, label=label,
                 )  # fmt: skip
         ticks = sorted(table.loc[table["game"] == game, "levels"].unique())
         ax.set_xscale("log")

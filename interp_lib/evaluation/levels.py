@@ -166,6 +166,11 @@ def _mean_return(seeds: Sequence[np.ndarray], kept: Mapping[str, float] | None) 
 # -- here and published -------------------------------------------------------------------------------------------
 
 
+def in_published_setting(runs: Iterable[Run]) -> list[Run]:
+    """Those of ``runs`` that were trained as the published ones: Procgen, easy, on all levels."""
+    return [run for run in runs if run.record.procgen and run.mode == "easy" and run.num_levels == 0]
+
+
 def published_comparison(runs: Iterable[Run]) -> pd.DataFrame:
     """Each Procgen run against the published seeds at the same number of steps, by the mean return of the last 100
     training episodes, and also where the other algorithm's run on the game stops, if that is earlier.
@@ -179,7 +184,7 @@ def published_comparison(runs: Iterable[Run]) -> pd.DataFrame:
         with the whole interval; or between, where only the mean lies outside. ``steps`` is the last point of both
         curves up to there.
     """
-    runs = [r for r in runs if r.record.procgen and r.mode == "easy" and r.num_levels == 0]
+    runs = in_published_setting(runs)
     rows = []
     for run in runs:
         published = published_seeds(run.algorithm, run.env)

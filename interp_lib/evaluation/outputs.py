@@ -20,6 +20,7 @@ from .comparison import AlgorithmComparison
 from .figures import plot_comparison, plot_levels, plot_published, plot_restricted
 from .levels import (
     Evaluations,
+    in_published_setting,
     level_table,
     longest_runs,
     paper_table,
@@ -130,7 +131,7 @@ def save_paper_table(
 
 def save_learning_curves(runs: Sequence[Run], outputs: Outputs) -> None:
     """Save the learning curves of all published games that a run here was trained on, inside the published range."""
-    runs = [r for r in longest_runs(runs, ALGORITHMS) if r.mode == "easy" and r.num_levels == 0]
+    runs = longest_runs(in_published_setting(runs), ALGORITHMS)
     published = {r.name: published_seeds(r.algorithm, r.env) for r in runs}
     runs = [r for r in runs if len(published[r.name].columns)]
     if not runs:
@@ -158,7 +159,7 @@ def save_published(runs: Sequence[Run], outputs: Outputs) -> pd.DataFrame:
     if table.empty:
         return table
     names = {(game, agent) for game, _, agent in table.index}
-    paths = [run.path for run in runs if (run.env, run.record.title) in names]
+    paths = [run.path for run in in_published_setting(runs) if (run.env, run.record.title) in names]
     caption = (
         "Mean return of the last 100 training episodes here (one seed a row; normal 95% interval over those episodes) "
         "and in the published seeds after the same number of steps, on the benchmark's scale (easy) so that games "
