@@ -11,6 +11,7 @@ import numpy as np
 from ..agents.returns import Returns, evaluate_continuous
 from ..clusters.descriptions import read_descriptions
 from ..common.errors import InterpError, printable
+from ..common.statistics import columns
 from ..common.storage import read_file, read_tensors, scratch_folder, write_json, write_tensors
 from ..evaluation.returns import default_episodes, evaluate_run, random_returns, result_entry
 from ..runs.checks import misstatements
@@ -75,31 +76,36 @@ def evaluate_and_release(run_dir: Path | str, folder: Path | str, episodes: int 
 
 
 def measure_prototypes(run: Run, episodes: int) -> tuple[Returns | None, dict[str, Any]]:
-    """What projection cost a ProtoSAC run, and how many of its prototypes are used.
+    """What projection cost a ProtoSAC run, how many of its prototypes are used, and how like their states they are.
 
     Returns:
         returns of the same evaluation episodes with the prototypes as they were before their last projection (None if
         they are not projected); and ``of``, the number of prototypes, ``in_use`` with its 95% interval ``low`` to
-        ``high`` and ``per_decision`` (explain.Usage), and ``leading``, how many lead at least one decision, over the
-        ``decisions`` of ``episodes``.
+        ``high`` and ``per_decision`` (prototypes.usage.Usage); ``nearest``, ``near`` and ``ratio`` with ``_low`` and
+        ``_high`` and ``duplicates`` (prototypes.likeness; left out where unknown); and ``leading``, how many lead at
+        least one decision, over the ``decisions`` of ``episodes``.
     """
-    from ..prototypes.traces import record_episodes
-    from ..prototypes.usage import prototype_usage, usage_interval
+    from ..prototypes.study import PrototypeStudy
 
     agent = load_agent(run.path)
     before = None
     if agent.prototypes.projected:
         with agent.free_prototypes():
             before = evaluate_continuous(agent, run.env, episodes)
-    weights = [trace.weights for trace in record_episodes(agent, run.env, episodes)]
-    usage, in_use = prototype_usage(np.concatenate(weights)), usage_interval(weights)
+    study = PrototypeStudy.record(agent, run.env, episodes)
+    usage, in_use, alike = study.usage, study.in_use, study.likeness
     measured = {
         "in_use": in_use.mean,
         "low": in_use.low,
         "high": in_use.high,
         "per_decision": usage.per_decision.mean(),
+        **columns("nearest", alike.agent.nearest, "_"),
+        **columns("near", alike.agent.near, "_"),
+        **columns("ratio", alike.agent.ratio, "_"),
     }
-    entry = {name: round(float(value), 2) for name, value in measured.items()}
+    entry = {name: round(float(value), 2) for name, value in measured.items() if np.isfinite(value)}
+    if agent.prototypes.observations is not None:
+        entry["duplicates"] = len(alike.duplicates)
     counts = {"leading": int((usage.led > 0).sum()), "decisions": len(usage.per_decision), "episodes": episodes}
     return before, {"of": agent.n_prototypes, **entry, **counts}
 

@@ -17,11 +17,14 @@ from matplotlib.layout_engine import PlaceHolderLayoutEngine
 from matplotlib.patches import Patch
 
 from ..common.labels import percent, spread_labels
-from ..common.style import GRID, INK, MUTED, cluster_color, show_state
+from ..common.style import GRID, INK, MUTED, PUBLISHED, cluster_color, show_state
 from .decisions import action_density, action_interval, squash
+from .likeness import LEAST_NEAR, MOST_RATIO, MOST_SHARING, NEAR
 from .states import StateMap, picture_states
 
 if TYPE_CHECKING:
+    import pandas
+
     from .study import PrototypeStudy
 
 OTHERS = "#C9CDD2"
@@ -63,6 +66,12 @@ def plot_gallery(study: PrototypeStudy, *, most: int | None = None, columns: int
         image_axes.set_xlabel("\n".join(below), fontsize=8, color=MUTED, labelpad=3)
         leads = f"leads {percent(usage.led[k])}" if usage.led[k] > 0 else "never leads"
         image_axes.text(1, 1.025, leads, transform=image_axes.transAxes, ha="right", fontsize=8, color=MUTED)
+        if alike := study.likeness.duplicates_of(k):
+            note = f"≈P{alike[0]}" + (f" +{len(alike) - 1}" if len(alike) > 1 else "")
+            image_axes.text(
+                0.03, 0.04, note, transform=image_axes.transAxes, fontsize=8, fontweight="bold",
+                bbox={"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": MUTED, "linewidth": 0.6},
+            )  # fmt: skip
         gaussian = prototypes.action_means[k], prototypes.action_stds[k]
         draw_action(action_axes, *gaussian, *study.bounds, action_names if column == 0 else None, study.colors[k])
         if place + columns >= len(shown):
@@ -160,6 +169,40 @@ def plot_nearest(study: PrototypeStudy, *, rows: int = 4, count: int = 4) -> Fig
         for panel in axes[row, 1 + len(states) :]:
             panel.axis("off")
     fig.suptitle("Prototype, and the evaluation states nearest to it (D: squared latent distance)", fontsize=10)
+    return fig
+
+
+def plot_likeness(table: pandas.DataFrame, color: str) -> Figure:
+    """Four measures of likeness side by side, the agent above its controls.
+
+    Args:
+        table: from likeness.likeness_table.
+        color: of the agent; controls are grey.
+    """
+    panels: tuple[tuple[str, str, float | None], ...] = (
+        ("nearest", "leader is the nearest", None), ("near", f"leader among the {NEAR} nearest", LEAST_NEAR),
+        ("ratio", "distance to the leader ÷\nof two random states", MOST_RATIO),
+        ("sharing", "prototypes that\nshare a decision", MOST_SHARING),
+    )  # fmt: skip
+    fig, axes = plt.subplots(1, len(panels), figsize=(11, 2.1), sharey=True)
+    y, tints = np.arange(len(table)), [color, *[PUBLISHED] * (len(table) - 1)]
+    for panel, (name, title, bar) in zip(axes, panels, strict=True):
+        panel.hlines(y, table[f"{name}_low"], table[f"{name}_high"], colors=tints, lw=2.2)
+        panel.scatter(table[name], y, c=tints, s=30, zorder=3)
+        if bar is not None:
+            panel.axvline(bar, color=INK, lw=1, ls="--")
+        panel.set_xlabel(title)
+        if name == "ratio" and table[["ratio", "ratio_high"]].max().max() > 5:  # where states crowd
+            panel.set_xscale("log")
+            panel.xaxis.set_major_formatter("{x:g}")
+        else:
+            panel.set_xlim(left=0)
+        if name in ("nearest", "near"):
+            panel.set_xlim(0, 1.03)
+            panel.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
+        panel.grid(False, axis="y")
+    axes[0].set_yticks(y, table.index)
+    axes[0].set_ylim(len(table) - 0.5, -0.5)
     return fig
 
 

@@ -22,8 +22,9 @@ from .decisions import clearest_step, most_divided_step
 from .explained_video import explained_frames
 from .faithfulness import ablation_returns, placement_returns, purity, stability, top_k_returns
 from .faithfulness_figure import plot_faithfulness
-from .figures import MOST_RIDGES, plot_gallery, plot_nearest, plot_state_map, plot_usage
+from .figures import MOST_RIDGES, plot_gallery, plot_likeness, plot_nearest, plot_state_map, plot_usage
 from .leaders import save_leader_graph
+from .likeness import DUPLICATE_ACTION, DUPLICATE_DISTANCE, NEAR, likeness_table
 from .study import PrototypeStudy, compare_returns
 from .traces import even_steps, playback_fps, with_frames
 
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from ..agents.protosac import ProtoSAC
 
 Runs = Sequence[Path]
+_DUPLICATES = (
+    f"nearer than {DUPLICATE_DISTANCE:g} standard deviations, actions over {DUPLICATE_ACTION:.0%} of the range apart"
+)
 
 
 def save_returns(study: PrototypeStudy, outputs: Outputs, runs: Runs, baseline: Any | None = None) -> pd.DataFrame:
@@ -53,12 +57,13 @@ def save_gallery(study: PrototypeStudy, outputs: Outputs, runs: Runs, *, most: i
     bars = " (bars: its central 90%)" if len(low) > MOST_RIDGES else ""
     same = len(low) > 1 and np.ptp(low) == 0 and np.ptp(high) == 0  # and so they are drawn from low to high
     bounds = f" (low {low[0]:g}, high {high[0]:g})" if same else ""
+    alike = f" ≈: looks like that one, acts differently ({_DUPLICATES})." if study.likeness.duplicates else ""
     outputs.figure(
         plot_gallery(study, most=most),
         "prototype_gallery",
         f"Prototypes of the {study.info.gym_id} agent, largest mean weight first. {study.pictures.note} Below each "
         "that ever leads, the critics' mean value where it leads and the median place in the episode; then its action "
-        f"distribution after the squash, alone{bars}; black: the action of its mean{bounds}. Over {study.size}.",
+        f"distribution after the squash, alone{bars}; black: the action of its mean{bounds}.{alike} Over {study.size}.",
         runs,
     )
 
@@ -72,6 +77,31 @@ def save_nearest(study: PrototypeStudy, outputs: Outputs, runs: Runs, *, rows: i
         f"latent space, at least 10 steps apart; D is the squared latent distance. {study.pictures.note}",
         runs,
     )
+
+
+def save_likeness(study: PrototypeStudy, outputs: Outputs, runs: Runs) -> pd.DataFrame:
+    """Save how alike states and the prototypes that lead there look, beside two controls; returns the table."""
+    table, image = likeness_table(study), study.info.image
+    outputs.figure(
+        plot_likeness(table, ALGORITHMS["protosac"].color),
+        "likeness",
+        f"How near the prototype that leads is to the state, {study.size}; grey: leaders shuffled over the decisions, "
+        "and prototypes chosen uniformly. Distances are of "
+        f"{'blurred, downsampled frames' if image else 'standardised observations'}; the ratio is the median distance "
+        "to the leader over that of two random states of different episodes. Dashed: the bar for “this state looks "
+        "like that”. 95% bootstrap intervals over episodes.",
+        runs,
+    )
+    outputs.table(
+        table,
+        "likeness_table",
+        f"Share of decisions whose leader is the nearest prototype, and among the {NEAR} nearest; median distance to "
+        "the leader in standard deviations (root mean square over entries), and over that of two random states; "
+        f"prototypes that share a decision; pairs that look the same and act differently ({_DUPLICATES}). "
+        f"{study.size}, 95% bootstrap intervals over episodes.",
+        runs,
+    )
+    return table
 
 
 def save_state_map(study: PrototypeStudy, outputs: Outputs, runs: Runs) -> None:
@@ -269,7 +299,7 @@ def save_prototype_outputs(agent: ProtoSAC, run: Run, outputs: Outputs, *, episo
     if study.pictures.problem:
         print(study.pictures.problem, file=sys.stderr)
     save_returns(study, outputs, runs)
-    for save in (save_gallery, save_nearest, save_state_map, save_two_decisions, save_usage):
+    for save in (save_gallery, save_nearest, save_state_map, save_likeness, save_two_decisions, save_usage):
         save(study, outputs, runs)
     save_faithfulness(study, outputs, runs)
     save_episode_video(study, outputs, runs)

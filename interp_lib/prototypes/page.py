@@ -13,6 +13,7 @@ from ..common.pages import ExplorerInfo, frame_geometry, render_page, sheets
 from ..common.storage import write_text
 from ..common.style import readable_ink
 from .episode_frames import EpisodeFrames
+from .likeness import summary
 from .study import PrototypeStudy
 from .traces import EpisodeTrace, check_agent, even_steps, playback_fps
 
@@ -114,6 +115,7 @@ def _render(
         stride=steps[1] - steps[0] if len(steps) > 1 else 1,
         shown=len(steps),
         total=trace.total,
+        likeness=summary(study.likeness),
         frames_note=note,
         pictures_note=study.pictures.note,
     )

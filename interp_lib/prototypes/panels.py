@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ..common.widgets import STYLE, FramePlayer
+from .likeness import summary
 
 if TYPE_CHECKING:
     from .browser import PrototypeBrowser
@@ -92,11 +93,12 @@ class Panels:
     def _lay_out(self) -> ipywidgets.Widget:
         study, H, V = self.browser.study, ipywidgets.HBox, ipywidgets.VBox
         pictures = {f"p{k}": frame for k, frame in enumerate(study.pictures.frames)}
+        alike = f"<br>In observations (95% intervals), {text}" if (text := summary(study.likeness)) else ""
         title = ipywidgets.HTML(
             f"{STYLE}{_PROTOTYPE_STYLE}{_backgrounds(self._name, pictures)}"
             f"<div class=interp><b>{study.info.gym_id}</b> · {study.agent.n_prototypes} prototypes · "
             f"{len(study.traces)} episodes<br><span class=soft>Move the slider or press play; click a prototype to see "
-            "what it stands for.</span></div>"
+            f"what it stands for.{alike}</span></div>"
         )
         wrap = {"flex_flow": "row wrap", "align_items": "flex-start", "width": "100%"}
         left = V(

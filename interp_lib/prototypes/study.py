@@ -17,6 +17,7 @@ from ..common.statistics import Interval, bootstrap_mean
 from ..envs.names import task_info
 from ..envs.tasks import TaskInfo
 from .decisions import Decision, action_interval, explain_decision
+from .likeness import Likeness, likeness
 from .states import NearestState, PrototypePictures, StateMap, nearest_states, prototype_pictures, state_map
 from .traces import EpisodeTrace, record_episodes
 from .usage import Usage, prototype_colors, prototype_usage, sharing_interval, usage_interval
@@ -139,14 +140,6 @@ class PrototypeStudy:
         """Squared latent distance (N,) of every state to the prototype that leads there, from 0 (the same) to 4."""
         return ((self.latents - self.agent.prototypes.latents[self.leading]) ** 2).sum(1)
 
-    @property
-    def spacing(self) -> np.ndarray:
-        """Squared latent distance (K,) of every prototype to the nearest other one; empty for a single prototype."""
-        latents = self.agent.prototypes.latents
-        distances = ((latents[:, None] - latents[None]) ** 2).sum(-1)
-        np.fill_diagonal(distances, np.inf)
-        return distances.min(1) if len(latents) > 1 else np.zeros(0)
-
     @cached_property
     def action_intervals(self) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper ends (K, a) of the central 90% of each prototype's actions."""
@@ -186,6 +179,11 @@ class PrototypeStudy:
     def nearest(self) -> list[list[NearestState]]:
         """For each prototype the evaluation states nearest to it, at most :data:`NEAREST`."""
         return nearest_states(self, NEAREST)
+
+    @cached_property
+    def likeness(self) -> Likeness:
+        """How alike states and the prototypes that lead there look; see :func:`likeness`."""
+        return likeness(self)
 
     @cached_property
     def pictures(self) -> PrototypePictures:

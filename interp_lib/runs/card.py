@@ -50,6 +50,15 @@ def render_card(config: dict[str, Any]) -> str:
             f"n = {p['decisions']:,} decisions in {p['episodes']} evaluation episodes.",
             "",
         ]
+        if "near" in p:  # releases before it was measured, and prototypes that are no states
+            lines += [
+                "Likeness, in observations: the prototype that leads is the nearest one in "
+                f"{_with_ends(p, 'nearest', '.0%')} of these decisions, among the 3 nearest in "
+                f"{_with_ends(p, 'near', '.0%')}, and {_with_ends(p, 'ratio', '.2f')} times as far as a random state "
+                f"(medians). Pairs of prototypes that look the same and act differently: {p['duplicates']}. "
+                "95% intervals: bootstrap over episodes.",
+                "",
+            ]
     if record.explains == "clusters":
         lines += [f"The skill weight λ had reached {training['skill_weight']:.2f}.", ""]
     lines += _history_lines(config)
@@ -64,6 +73,11 @@ def better_than_random(results: dict[str, dict[str, Any]]) -> bool:
     """Whether the interval on unseen levels or evaluation episodes lies above a random policy's; True if unmeasured."""
     own, random = results.get("unseen") or results.get("eval"), results.get("random")
     return not (own and random) or own["low"] > random["high"]
+
+
+def _with_ends(numbers: dict[str, Any], name: str, how: str) -> str:
+    low, high = (numbers.get(f"{name}_{end}") for end in ("low", "high"))  # one episode has no interval
+    return f"**{numbers[name]:{how}}**" + ("" if low is None or high is None else f" [{low:{how}}, {high:{how}}]")
 
 
 def _flags(config: dict[str, Any]) -> str:

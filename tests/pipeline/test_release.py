@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from interp_lib.pipeline.release import evaluate_and_release
 from interp_lib.prototypes.study import PrototypeStudy, compare_returns
 from interp_lib.prototypes.traces import record_episodes
 from interp_lib.prototypes.usage import prototype_usage, usage_interval
+from interp_lib.runs.card import render_card
 from interp_lib.runs.folder import read_run
 
 SMALL = {"net_arch": (32, 32), "batch_size": 32, "learning_starts": 50}
@@ -36,7 +39,16 @@ def test_a_release_says_what_projection_cost_and_how_many_prototypes_are_used(tm
     assert measured["low"] <= measured["in_use"] <= 6 and 1 <= measured["per_decision"] <= measured["in_use"]
     assert measured["leading"] == len(np.unique(np.concatenate([trace.leading for trace in traces])))
     assert (measured["decisions"], measured["episodes"]) == (400, 2)
+    alike = PrototypeStudy(agent, traces).likeness
+    for name in ("nearest", "near", "ratio"):
+        ends = [measured[name + end] for end in ("", "_low", "_high")]
+        assert ends == [round(value, 2) for value in getattr(alike.agent, name)]
+    assert measured["duplicates"] == len(alike.duplicates)
     card = (released.path / "card.md").read_text()
+    near = f"{measured['near']:.0%}** [{measured['near_low']:.0%}, {measured['near_high']:.0%}]"
+    assert f"among the 3 nearest in **{near}" in card and f"act differently: {measured['duplicates']}." in card
+    older = {name: value for name, value in measured.items() if not name.startswith("near")}
+    assert render_card({**released.config, "prototypes": older}) == re.sub(r"Likeness, .*\n\n", "", card)
     assert "| before the last projection |" in card
     assert f"Prototypes in use: **{measured['in_use']:.1f} of 6**" in card and "400 decisions in 2" in card
 

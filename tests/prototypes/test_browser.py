@@ -12,6 +12,7 @@ from interp_lib.common.errors import InterpError
 from interp_lib.envs.pictures import rendering_problem, rendering_task
 from interp_lib.prototypes import PrototypeStudy, episode_frames
 from interp_lib.prototypes.episode_frames import EpisodeFrames
+from interp_lib.prototypes.likeness import summary
 from interp_lib.prototypes.traces import EpisodeTrace, with_frames
 from interp_lib.runs.folder import load_agent
 
@@ -159,6 +160,7 @@ def test_what_is_said_about_a_decision_is_true(browser):
 
 
 def test_panels_react_to_what_the_reader_does(panels, browser):
+    assert summary(browser.study.likeness) in panels.box.children[0].value
     panels.go_to(0, 0)
     before = panels.state.value
     panels.player.slider.value = 57

@@ -11,7 +11,8 @@ from in_chromium import needs_chromium, running_chromium
 from interp_lib.agents.protosac import SAC, ProtoSAC
 from interp_lib.common.errors import InterpError
 from interp_lib.envs.continuous import make_task_vec
-from interp_lib.prototypes import episode_frames, states, traces
+from interp_lib.prototypes import PrototypeStudy, episode_frames, states, traces
+from interp_lib.prototypes.likeness import summary
 from interp_lib.prototypes.page import export_prototype_explorer
 from interp_lib.prototypes.traces import even_steps, record_episodes
 
@@ -58,6 +59,7 @@ def test_the_page_says_what_the_agent_does(page_file, agent, episodes):
     np.testing.assert_allclose([p["action"] for p in prototypes], agent.prototypes.actions, atol=1e-4)
     leading = np.concatenate([trace.leading for trace in episodes])
     np.testing.assert_allclose([p["led"] for p in prototypes], np.bincount(leading, minlength=K) / 600, atol=1e-4)
+    assert f'<span id="likeness">{summary(PrototypeStudy(agent, episodes).likeness)}</span>' in page_file.read_text()
     led = [prototypes[k]["led"] for k in data["order"]]
     assert sorted(data["order"]) == list(range(K)) and led == sorted(led, reverse=True)
 

@@ -306,13 +306,10 @@ def test_a_prototype_is_nearest_to_its_own_state(agent):
     assert pictures.shape == (K, *task_info("pendulum").frame_size, 3)
 
 
-def test_leading_distance_and_spacing_agree_with_similarities(agent, study):
+def test_leading_distance_agrees_with_similarities(agent, study):
     distances, trace = study.distances, study.traces[0]
     similarity = np.log((distances[:200] + 1) / (distances[:200] + 1e-4))
     np.testing.assert_allclose(similarity, trace.similarities.max(1), atol=0.02)
-    latents = agent.prototypes.latents
-    nearest = [min(((p - q) ** 2).sum() for j, q in enumerate(latents) if j != i) for i, p in enumerate(latents)]
-    np.testing.assert_allclose(study.spacing, nearest, rtol=1e-5)
 
 
 def test_the_table_adds_up(study):
@@ -419,6 +416,7 @@ def test_all_outputs_of_a_run_are_saved(agent, tmp_path):
     kinds = {name: output.kind for name, output in outputs.items()}
     assert kinds == {
         "returns": "table", "prototype_gallery": "figure", "nearest_states": "figure", "state_map": "figure",
+        "likeness": "figure", "likeness_table": "table",
         "decision_clear": "figure", "decision_divided": "figure", "prototype_usage": "figure",
         "explained_episode": "video", "explained_frame": "image", "prototypes": "table",
         "faithfulness": "figure", "faithfulness_top_k": "table", "faithfulness_ablation": "table",
