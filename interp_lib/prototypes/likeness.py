@@ -222,8 +222,8 @@ def summary(found: Likeness) -> str:
     nearest, near, _, ratio = found.agent
     return (
         f"the prototype that leads is the nearest one in {nearest.mean:.0%}{_ends(nearest, '.0%')} of decisions, among "
-        f"the {NEAR} nearest in {near.mean:.0%}{_ends(near, '.0%')}, and {ratio.mean:.2f}{_ends(ratio, '.2f')} times as "
-        "far as a random state."
+        f"the {NEAR} nearest in {near.mean:.0%}{_ends(near, '.0%')}, and {ratio.mean:.2f}{_ends(ratio, '.2f')} times "
+        "as far as a random state."
     )
 
 
