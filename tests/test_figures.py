@@ -17,12 +17,13 @@ import pytest
 
 from interp_lib.clusters.figures import cluster_gallery, draw_actions, draw_space
 from interp_lib.common.graphs import draw_transitions
-from interp_lib.common.statistics import Interval
+from interp_lib.common.statistics import NOTHING, Interval
 from interp_lib.common.style import cluster_color, use_style
 from interp_lib.evaluation.figures import plot_comparison, plot_levels, plot_published, plot_restricted
 from interp_lib.prototypes import PrototypeStudy
 from interp_lib.prototypes.faithfulness_figure import plot_faithfulness
-from interp_lib.prototypes.figures import plot_gallery
+from interp_lib.prototypes.figures import plot_gallery, plot_likeness
+from interp_lib.prototypes.likeness import Leaders, Likeness
 from interp_lib.prototypes.states import PrototypePictures
 from interp_lib.prototypes.usage import prototype_usage
 from interp_lib.runs.curves import draw_curve, draw_published, draw_seeds, label_axes, plot_games
@@ -194,6 +195,15 @@ def test_faithfulness():
     return plot_faithfulness(top, ablation, placed, pure, [cluster_color(k) for k in range(6)], "#8A2F86")
 
 
+@looks_as_before
+def test_likeness():
+    means = {"nearest": [0.6, 0.3, 0.1], "near": [0.75, 0.5, 0.2]}
+    means |= {"ratio": [0.4, 0.9, 8.0], "sharing": [3.5, np.nan, np.nan]}
+    table = {name + end: factor * np.array(m) for name, m in means.items() for end, factor in
+             (("", 1), ("_low", 0.8), ("_high", 1.2))}  # fmt: skip
+    return plot_likeness(pd.DataFrame(table, index=["agent", "shuffled leaders", "chosen uniformly"]), "#8A2F86")
+
+
 def usage_of(rng, prototypes: int = 6):
     return prototype_usage(rng.dirichlet(0.4 * np.arange(1, prototypes + 1), 300))
 
@@ -208,6 +218,7 @@ def test_prototype_gallery(rng):
         usage=usage_of(rng),
         info=SimpleNamespace(action_names=("main engine", "side engine")),
         table=pd.DataFrame({"led": 0.0}, index=[f"P{k}" for k in range(6)]),  # nothing to say about when they lead
+        likeness=Likeness(*[Leaders(*[NOTHING] * 4)] * 3, NOTHING, [(0, 5), (2, 5)], 300, 1),
     )
     return plot_gallery(study, columns=3)
 
