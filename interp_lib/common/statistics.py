@@ -1,4 +1,4 @@
-"""Statistics with 95% intervals: means, ratios of sums by group, and two algorithms over several tasks.
+"""Statistics with 95% intervals: means, ratios of sums by group, tests, and two algorithms over several tasks.
 
 Three resamplings, each seeded, so that the same data give the same interval:
 
@@ -120,6 +120,82 @@ def jackknife_interval(value: float, without: np.ndarray) -> Interval:
     error = np.sqrt((n - 1) / n * np.square(without - without.mean()).sum())
     reach = float(t.ppf(0.975, n - 1) * error)
     return Interval(value, max(value - reach, 0.0), min(value + reach, 1.0))
+
+
+# -- tests --------------------------------------------------------------------------------------------------------
+
+SIGNIFICANT = 0.05
+
+
+def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
+    """p-values (n,) corrected for there being n of them (Holm 1979); NaN, a test that could not be made, becomes 1."""
+    p = np.nan_to_num(np.asarray(p, dtype=np.float64), nan=1.0)
+    order = p.argsort()
+    corrected = np.empty(len(p))
+    corrected[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
+    return corrected
+
+
+def sign_flip_p(differences: np.ndarray) -> float:
+    """Two-sided p of paired ``differences`` (N,) having mean 0: signs are flipped at random, or all ways to N = 13."""
+    from scipy.stats import permutation_test
+
+    if len(differences) < 2 or not np.any(differences) or np.isnan(differences).any():
+        return 1.0
+    tested = permutation_test(
+        (differences,), np.mean, permutation_type="samples", n_resamples=9999, rng=np.random.default_rng(0)
+    )
+    return float(tested.pvalue)
+
+
+class Equivalence(NamedTuple):
+    """A mean with its 90% interval, and one-sided p-values against the two ends of a margin.
+
+    Equivalent means that both ends are rejected, which at 5% is the same as that interval lying within the margin.
+    """
+
+    mean: float
+    low: float
+    high: float
+    above_low: float  # p of "the mean is −margin or less"
+    below_high: float  # p of "the mean is margin or more"
+
+    @property
+    def p(self) -> float:
+        """Of equivalence: the larger of both."""
+        return max(self.above_low, self.below_high)
+
+
+def equivalence(differences_by_seed: Sequence[float] | np.ndarray, margin: float) -> Equivalence:
+    """TOST (Schuirmann 1987): is the mean of n differences within ±``margin``? Two one-sided t-tests over n seeds.
+
+    Two seeds give an interval 6.3 standard errors to each side, and one seed gives none (NaN).
+    """
+    from scipy.stats import ttest_1samp
+
+    values = np.asarray(differences_by_seed, dtype=np.float64)
+    if len(values) < 2:
+        return Equivalence(float(values.mean()) if len(values) else math.nan, *[math.nan] * 4)
+    above = ttest_1samp(values, -margin, alternative="greater").pvalue
+    below = ttest_1samp(values, margin, alternative="less").pvalue
+    ends = ttest_1samp(values, 0.0).confidence_interval(0.90)
+    return Equivalence(*map(float, (values.mean(), *ends, above, below)))
+
+
+def equivalence_verdicts(results: Sequence[Equivalence]) -> list[str]:
+    """One verdict a result, each claim corrected by :func:`holm` over the results.
+
+    Returns:
+        ``equivalent``; ``worse by more than the margin`` or ``better by more than the margin`` where the opposite
+        one-sided test shows that; else ``not shown``.
+    """
+    claims = {
+        "equivalent": [r.p for r in results],
+        "worse by more than the margin": [1 - r.above_low for r in results],
+        "better by more than the margin": [1 - r.below_high for r in results],
+    }
+    shown = {claim: holm(p) < SIGNIFICANT for claim, p in claims.items()}
+    return [next((claim for claim, of in shown.items() if of[i]), "not shown") for i in range(len(results))]
 
 
 # -- intervals in tables ------------------------------------------------------------------------------------------

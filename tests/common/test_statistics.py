@@ -9,6 +9,9 @@ from interp_lib.common.statistics import (
     Interval,
     Scores,
     columns,
+    equivalence,
+    equivalence_verdicts,
+    holm,
     interquartile_mean,
     interval_of,
     mean_difference,
@@ -16,6 +19,7 @@ from interp_lib.common.statistics import (
     performance_profile,
     probability_of_improvement,
     readable,
+    sign_flip_p,
 )
 from interp_lib.envs.games import GAMES, MODES
 from interp_lib.envs.procgen import normalised
@@ -140,6 +144,42 @@ def test_runs_enter_with_equally_many_episodes():
 def test_differences():
     gap = mean_difference(np.array([3.0, 5.0]), np.array([1.0, 1.0, 1.0]))
     assert gap == (3.0, 2.0, 4.0)
+
+
+def test_holm_by_hand():
+    # Sorted 0.01 · 3, 0.03 · 2, 0.04 · 1, and none below the one before.
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.6, np.nan]).tolist() == [1, 1] and holm([]).tolist() == []
+
+
+def test_sign_flips_by_hand():
+    # Of 16 choices of signs 3 make |7| or 5 and 3 their opposites.
+    assert sign_flip_p(np.array([1.0, 2, 3, -1])) == 6 / 16
+    assert sign_flip_p(np.full(10, 0.1)) == 2 / 1024
+    assert sign_flip_p(np.zeros(5)) == sign_flip_p(np.ones(1)) == 1
+
+
+def test_equivalence_by_hand():
+    # Mean 2, standard error 1/√3; Student's t with 2 degrees of freedom has P(T > t) = ½ − t / (2 √(2 + t²)).
+    def tail(t):
+        return 0.5 - t / (2 * np.sqrt(2 + t**2))
+
+    found = equivalence([1, 2, 3], 5)
+    error = 1 / np.sqrt(3)
+    reach = 2.919986 * error
+    np.testing.assert_allclose(found, (2, 2 - reach, 2 + reach, tail(7 / error), tail(3 / error)), rtol=1e-5)
+    assert found.p == found.below_high == pytest.approx(0.01755, abs=1e-5)
+    assert equivalence_verdicts([found]) == ["equivalent"]
+    assert equivalence_verdicts([found] * 3) == ["not shown"] * 3  # 3 · 0.01755 > 0.05
+    worse, better = equivalence([-10, -11, -12], 5), equivalence([10, 11, 12], 5)
+    assert equivalence_verdicts([worse, better]) == ["worse by more than the margin", "better by more than the margin"]
+
+
+def test_few_seeds_show_little():
+    two = equivalence([0, 1], 2)
+    assert (two.low, two.high) == pytest.approx((0.5 - 6.313752 / 2, 0.5 + 6.313752 / 2))
+    assert equivalence_verdicts([two, equivalence([0.1], 5), equivalence([], 5)]) == ["not shown"] * 3
+    assert equivalence([0.1], 5).mean == 0.1 and np.isnan(equivalence([0.1], 5).low)
 
 
 def test_intervals_in_tables():
