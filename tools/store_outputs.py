@@ -29,6 +29,7 @@ def store_outputs(path: Path) -> None:
             # Progress bars and warnings of libraries say nothing about a result.
             cell.outputs = [o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")]
     notebook.metadata = {
+        **{name: value for name, value in notebook.metadata.items() if name == "interp"},  # what it needs
         "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
     }
