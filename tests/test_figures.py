@@ -24,6 +24,7 @@ from interp_lib.prototypes import PrototypeStudy
 from interp_lib.prototypes.faithfulness_figure import plot_faithfulness
 from interp_lib.prototypes.figures import plot_gallery, plot_likeness
 from interp_lib.prototypes.likeness import Leaders, Likeness
+from interp_lib.prototypes.parity import plot_parity
 from interp_lib.prototypes.states import PrototypePictures
 from interp_lib.prototypes.usage import prototype_usage
 from interp_lib.runs.curves import draw_curve, draw_published, draw_seeds, label_axes, plot_games
@@ -178,13 +179,14 @@ def test_published_and_here():
 
 @looks_as_before
 def test_faithfulness():
-    def intervals(means, index, columns=("mean", "low", "high"), spread=12.0):
+    def intervals(means, index, columns=("loss", "low", "high"), spread=3.0):
         table = dict(zip(columns, (means, np.subtract(means, spread), np.add(means, spread)), strict=True))
-        return pd.DataFrame(table | {"episodes": 10}, index=index)
+        return pd.DataFrame(table | {"episodes": 30}, index=pd.Index(index))
 
-    top = intervals([-900, -150, -140, -131], ["one at random", "top 1", "top 3", "all 6 (the agent)"])
-    ablation = intervals([120, 40, 2], [4, 0, 2], ("loss", "low", "high"))
-    placed = intervals([-131, -140, -600], ["the agent's own", "states nearest to k-means centres", "random states"])
+    verdicts = ["not needed", "undecided", "needed"]
+    controls = intervals([0.4, 70, -1, 8], ["top 1", "1 at random", "k-means states", "random states"])
+    controls["verdict"] = ["not needed", "needed", "not needed", "undecided"]
+    ablation = intervals([-0.5, 4, 12], [4, 0, 2]).assign(verdict=verdicts)
     pure = pd.concat(
         [
             intervals([0.8, 0.7, 0.1], ["leading prototype", "k-means", "random"], names, 0.05)
@@ -192,7 +194,15 @@ def test_faithfulness():
         ],
         axis=1,
     ).drop(columns="episodes")
-    return plot_faithfulness(top, ablation, placed, pure, [cluster_color(k) for k in range(6)], "#8A2F86")
+    return plot_faithfulness(controls, ablation, pure, [cluster_color(k) for k in range(6)], "#8A2F86")
+
+
+@looks_as_before
+def test_parity():
+    facts = {"difference": [0.5, -30, 4, 290], "difference low": [-1, -45, -9, np.nan]}
+    facts |= {"difference high": [2, -15, 17, np.nan], "seeds": [5, 3, 2, 1]}
+    facts["verdict"] = ["equivalent", "worse by more than the margin", "not shown", "not shown"]
+    return plot_parity(pd.DataFrame(facts, index=["pendulum", "lunarlander", "halfcheetah", "hopper"]))
 
 
 @looks_as_before

@@ -4,7 +4,6 @@ import json
 import sys
 from pathlib import Path
 
-
 # Its own needs, and what every notebook says of its language.
 KEPT = ("interp", "kernelspec", "language_info")
 

@@ -78,3 +78,34 @@ def evaluate_continuous(agent: Any, task: str, episodes: int, *, deterministic: 
     finally:
         env.close()
     return Returns(np.array(returns), np.array(lengths))
+
+
+def evaluate_side_by_side(agent: Any, task: str, episodes: int, *, seed: int = 0) -> Returns:
+    """The same episodes as :func:`evaluate_continuous`, with mean actions and one ``predict`` a step for all of them.
+
+    Many times as fast where the network takes longer than the simulator. A batch is summed in another order than one
+    state: compare only returns that were measured alike.
+
+    Raises:
+        InterpError: no episodes.
+    """
+    from ..envs.continuous import make_task
+
+    if agent is None or episodes <= 0:
+        return evaluate_continuous(agent, task, episodes, seed=seed)
+    envs = [make_task(task) for _ in range(episodes)]
+    returns, lengths = np.zeros(episodes), np.zeros(episodes, dtype=np.int64)
+    try:
+        playing = {i: env.reset(seed=seed + i)[0] for i, env in enumerate(envs)}
+        while playing:
+            actions = agent.predict(np.stack(list(playing.values())), deterministic=True)[0]
+            for i, action in zip(list(playing), actions, strict=True):
+                playing[i], reward, terminated, truncated, _ = envs[i].step(action)
+                returns[i] += float(reward)
+                lengths[i] += 1
+                if terminated or truncated:
+                    del playing[i]
+    finally:
+        for env in envs:
+            env.close()
+    return Returns(returns, lengths)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes.util
+import functools
 import importlib
 import os
 import sys
@@ -124,6 +125,12 @@ def _load_mujoco(info: TaskInfo) -> None:
             importlib.import_module("mujoco")
         except ImportError:
             raise InterpError(f"cannot load MuJoCo for {info.gym_id}: {error}. {_GL_FIX}") from error
+    sys.modules["mujoco"].set_mju_user_warning(_warn_once)  # it warns of a task's XML whenever one is made
+
+
+@functools.cache
+def _warn_once(line: str) -> None:
+    print(f"MuJoCo: {line}", file=sys.stderr)
 
 
 def _widen_floor(model: Any) -> None:

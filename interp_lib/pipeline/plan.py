@@ -116,7 +116,7 @@ class Plan:
             return {"unreadable": str(error)}
 
     def notebook_inputs(self, stem: str) -> list[str]:
-        """Files whose change makes a notebook's outputs old: itself, code, runs and collected states.
+        """Files whose change makes a notebook's outputs old: itself, code, runs, data beside them and collected states.
 
         Raises:
             grimp.exceptions.SourceSyntaxError: a module can't be parsed.
@@ -129,6 +129,8 @@ class Plan:
             else:
                 inputs += [file for run in _released(self.checkpoints) if self.may_use(stem, run.name)
                            for file in run_files(run)]  # fmt: skip
+            data = (self.checkpoints / name for name in (declared_needs(self.notebook(stem)) or {}).get("data", ()))
+            inputs += [str(file) for file in data if file.is_file()]
             for run in self._explored([stem], "clusters"):
                 inputs += self._states_files(run)
         return inputs

@@ -1,19 +1,22 @@
 """Are ProtoSAC's explanations true? What happens to the return and the actions when they are taken at their word.
 
-The explanation of a decision names a few prototypes. If it is true, those few must be enough (:func:`top_k_returns`),
-taking one away must matter where it leads (:func:`ablation_returns`), other states in the place of the prototypes must
-serve worse (:func:`placement_returns`), states of one prototype must be treated alike (:func:`purity`), and training
+The explanation of a decision names a few prototypes. If it is true, those few must be enough (:meth:`Controls.top_k`),
+taking one away must matter where it leads (:meth:`Controls.ablation`), other states in the place of the prototypes must
+serve worse (:meth:`Controls.placement`), states of one prototype must be treated alike (:func:`purity`), and training
 again must find similar ones (:func:`stability`). Each measure stands beside a control that has the same form without
 the meaning: random prototypes, k-means clusters, random states.
 
 K prototypes. Intervals are 95% percentile bootstraps over episodes; stability's over prototypes, purity's a jackknife
-over episodes.
+over episodes. :meth:`Controls.losses` says what is lost, tested and with a verdict; :func:`faithfulness_verdict` says
+it in words.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,13 +24,15 @@ import pandas as pd
 import torch
 
 from ..agents.protosac.projection import distinct, nearest_distinct
+from ..agents.returns import evaluate_side_by_side
 from ..common.errors import InterpError
-from ..common.statistics import Interval, bootstrap_mean, jackknife_interval
+from ..common.statistics import NOTHING, SIGNIFICANT, Interval, bootstrap_mean, holm, jackknife_interval, sign_flip_p
 
 if TYPE_CHECKING:
     from ..agents.protosac import ProtoSAC
     from .study import PrototypeStudy
 
+EFFECT = 5.0  # % of the range from random actions to the agent; what loses less is not needed
 WeightChange = Callable[[np.ndarray], np.ndarray]
 
 
@@ -91,72 +96,150 @@ def _at_least_equal(weights: np.ndarray) -> np.ndarray:
     return weights + 1e-12 * (weights.sum(1, keepdims=True) == 0)
 
 
-def top_k_returns(study: PrototypeStudy, ks: Sequence[int] = (1, 2, 3)) -> pd.DataFrame:
-    """Return when only the k heaviest prototypes of each decision act, beside k random ones and the whole mixture.
+@dataclass(frozen=True)
+class Controls:
+    """The agent of a study played otherwise, on episodes of the same seeds, and what that costs.
 
-    Returns:
-        a row a policy: ``prototypes``, ``mean``, ``low``, ``high``, ``episodes``; the same seeds for all of them.
-
-    Raises:
-        InterpError: a k that the agent hasn't.
+    Attributes:
+        study: its agent, task, states and first seed.
+        episodes: of each control.
     """
-    agent, count, seed = study.agent, study.agent.n_prototypes, study.traces[0].seed
-    if not all(1 <= k <= count for k in ks):
-        raise InterpError(f"the agent has {count} prototypes; ask for the top 1 to {count}, not {list(ks)}.")
-    returns = {"all (the agent)": study.own_returns}
-    returns |= {f"top {k}": study.returns(Reweighted(agent, keep_top(k))) for k in ks}
-    returns |= {f"{k} at random": study.returns(Reweighted(agent, keep_random(k, seed))) for k in ks}
-    returns["random actions"] = study.returns(None)
-    return _table("prototypes", {name: _mean(values) for name, values in returns.items()})
+
+    study: PrototypeStudy
+    episodes: int
+
+    def returns(self, policy: Any) -> np.ndarray:
+        """Returns of a policy (None: random actions), float64 (episodes,); the seeds are the same for all."""
+        task, seed = self.study.info.name, self.study.traces[0].seed
+        return evaluate_side_by_side(policy, task, self.episodes, seed=seed).returns
+
+    @cached_property
+    def own(self) -> np.ndarray:
+        """Returns of the agent itself."""
+        return self.returns(self.study.agent)
+
+    @cached_property
+    def range(self) -> float:
+        """Mean return from random actions to the agent: 100%. NaN if the agent is no better, and has none to lose."""
+        gained = self.own.mean() - self.returns(None).mean()
+        return float(gained) if gained > 0 else float("nan")
+
+    def top_k(self, ks: Sequence[int] = (1, 2, 3)) -> dict[str, np.ndarray]:
+        """Returns when only the k heaviest prototypes of each decision act, and when k drawn at random do.
+
+        Raises:
+            InterpError: a k that the agent hasn't.
+        """
+        agent, seed = self.study.agent, self.study.traces[0].seed
+        if not all(1 <= k <= agent.n_prototypes for k in ks):
+            raise InterpError(
+                f"the agent has {agent.n_prototypes} prototypes; ask for the top 1 to {agent.n_prototypes}, "
+                f"not {list(ks)}."
+            )
+        found = {f"top {k}": self.returns(Reweighted(agent, keep_top(k))) for k in ks}
+        return found | {f"{k} at random": self.returns(Reweighted(agent, keep_random(k, seed))) for k in ks}
+
+    def ablation(self, prototypes: Sequence[int]) -> dict[int, np.ndarray]:
+        """Returns without each of ``prototypes``."""
+        return {k: self.returns(Reweighted(self.study.agent, without(k))) for k in prototypes}
+
+    def placement(self) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+        """Returns when the prototypes stand elsewhere: does it matter which states they are?
+
+        As many other visited states take the prototypes' places, drawn at random or nearest to the centres of k-means
+        on latents, and the Gaussians are refitted to the agent's own policy exactly as after a projection. A visited
+        state may be drawn close to a prototype; nothing is trained.
+
+        Returns:
+            by placement the returns, and KL(agent ‖ placed) in nats a decision after the refit, on the study's states.
+
+        Raises:
+            InterpError: fewer different states than prototypes.
+        """
+        agent, count, seed = self.study.agent, self.study.agent.n_prototypes, self.study.traces[0].seed
+        states = distinct(self.study.observations)
+        if len(states) < count:
+            raise InterpError(f"{len(states)} different states can't replace {count} prototypes. Record more episodes.")
+        latents = agent.encode(states)
+        centres = k_means(latents, count, seed).cluster_centers_
+        placements = {
+            # No state twice.
+            "k-means states": nearest_distinct(torch.as_tensor(centres), torch.as_tensor(latents)),
+            "random states": np.random.default_rng(seed).choice(len(states), count, replace=False),
+        }
+        returns, divergence = {}, {}
+        for name, chosen in placements.items():
+            with agent.kept():
+                divergence[name] = agent.place_prototypes(states[chosen], visited=self.study.observations)
+                returns[name] = self.returns(agent)
+        return returns, divergence
+
+    def losses(self, returns: Mapping[Any, np.ndarray]) -> pd.DataFrame:
+        """What controls lose of the agent's return, one family of tests.
+
+        The differences are paired by episode and in percent of :attr:`range`, which is taken as known.
+
+        Returns:
+            a row a control: mean ``return``; ``loss``, ``low``, ``high`` in %; ``p``, of a sign-flip test, corrected
+            for the number of rows (Holm); ``verdict``: ``needed`` (what the control takes away; p < 0.05 and a loss of
+            at least :data:`EFFECT`), ``not needed`` (the interval ends below that) or ``undecided``; ``episodes``.
+        """
+        # Sums of equal rewards may differ in their last bits.
+        lost = [(100 * (self.own - values) / self.range).round(9) for values in returns.values()]
+        rows = []
+        for values, differences, p in zip(returns.values(), lost, holm([sign_flip_p(d) for d in lost]), strict=True):
+            loss = bootstrap_mean(differences) if np.isfinite(self.range) else NOTHING
+            verdict = "needed" if p < SIGNIFICANT and loss.mean >= EFFECT else "undecided"
+            verdict = "not needed" if loss.high < EFFECT else verdict
+            rows.append(
+                {"return": values.mean(), "loss": loss.mean, "low": loss.low, "high": loss.high}
+                | {"p": p, "verdict": verdict, "episodes": len(values)}
+            )
+        return pd.DataFrame(rows, index=pd.Index(list(returns), name="control"))
 
 
-def ablation_returns(study: PrototypeStudy, prototypes: Sequence[int] | None = None) -> pd.DataFrame:
-    """What the agent loses without each prototype, paired by episode seed.
+# What is said of a control by its verdict.
+_SAID = {
+    "top": ("the others are needed", "the others are not needed", "undecided whether the others are needed"),
+    "at random": ("who acts matters", "who acts does not matter", "undecided whether it matters who acts"),
+    "states": ("these very states are needed", "other states serve as well", "undecided whether others serve as well"),
+}
+_VERDICTS = ("needed", "not needed", "undecided")
+
+
+def faithfulness_verdict(controls: pd.DataFrame, ablation: pd.DataFrame, pure: pd.DataFrame) -> str:
+    """What was found, a sentence a line.
 
     Args:
-        prototypes: which to ablate, one at a time; None: all.
-
-    Returns:
-        a row a prototype: ``loss`` (mean return of the agent minus that without it), ``low``, ``high``, ``episodes``.
+        controls, ablation: from :meth:`Controls.losses`, of top k and placements, and of prototypes by number.
+        pure: from :func:`purity`.
     """
-    rows = {}
-    for k in range(study.agent.n_prototypes) if prototypes is None else prototypes:
-        lost = study.own_returns - study.returns(Reweighted(study.agent, without(k)))
-        rows[k] = _mean(lost.round(9))  # sums of equal rewards may differ in their last bits
-    return _table("prototype", rows).rename(columns={"mean": "loss"})
+    if controls["loss"].isna().all():
+        return "The agent is no better than random actions: there is nothing to lose."
+    lines = []
+    for name, row in controls.iterrows():
+        kind = next(kind for kind in _SAID if kind in str(name))
+        said = _SAID[kind][_VERDICTS.index(row["verdict"])]
+        lines.append(f"{name}: {_lost(row)} of the return lost, {said}.")
+    for verdict in _VERDICTS:
+        rows = ablation[ablation["verdict"] == verdict]
+        if len(rows):
+            each = ", ".join(f"P{k} {_lost(row)}" for k, row in rows.iterrows())
+            lines.append(f"{verdict.capitalize()}: {len(rows)} of {len(ablation)} prototypes; without {each}.")
+    for what in ("actions", "values"):
+        own, *others = (Interval(*pure.loc[name, [what, f"{what}_low", f"{what}_high"]]) for name in pure.index)
+        beside = [
+            f"{'more than' if own.low > other.high else 'less than' if own.high < other.low else 'undecided beside'} "
+            f"{name} ({other})"
+            for name, other in zip(pure.index[1:], others, strict=True)
+        ]
+        lines.append(f"Of the variance of {what} the leading prototype explains {own}: {', '.join(beside)}.")
+    return "\n".join(lines)
 
 
-def placement_returns(study: PrototypeStudy) -> pd.DataFrame:
-    """Return when the prototypes stand elsewhere: does it matter which states they are?
-
-    As many other visited states take the prototypes' places, drawn at random or nearest to the centres of k-means on
-    latents, and the Gaussians are refitted to the agent's own policy exactly as after a projection. A visited state
-    may be drawn close to a prototype; nothing is trained.
-
-    Returns:
-        a row a placement: ``mean``, ``low``, ``high``, ``episodes``, and ``divergence``, KL(agent ‖ placed) in nats a
-        decision after the refit, on the states of the study.
-
-    Raises:
-        InterpError: fewer different states than prototypes.
-    """
-    agent, count, seed = study.agent, study.agent.n_prototypes, study.traces[0].seed
-    states = distinct(study.observations)
-    if len(states) < count:
-        raise InterpError(f"{len(states)} different states can't replace {count} prototypes. Record more episodes.")
-    latents = agent.encode(states)
-    centres = k_means(latents, count, seed).cluster_centers_
-    placements = {
-        # No state twice.
-        "states nearest to k-means centres": nearest_distinct(torch.as_tensor(centres), torch.as_tensor(latents)),
-        "random states": np.random.default_rng(seed).choice(len(states), count, replace=False),
-    }
-    rows = {"the agent's own": {**_mean(study.own_returns), "divergence": 0.0}}
-    for name, chosen in placements.items():
-        with agent.kept():
-            divergence = agent.place_prototypes(states[chosen], visited=study.observations)
-            rows[name] = {**_mean(study.returns(agent)), "divergence": divergence}
-    return _table("prototypes are", rows)
+def _lost(row: pd.Series) -> str:
+    loss, low, high = row[["loss", "low", "high"]].astype(float).round(1) + 0.0  # no "-0.0"
+    return f"{loss:.1f}% [{low:.1f}, {high:.1f}]".replace("-", "−")
 
 
 def purity(study: PrototypeStudy, *, seed: int = 0) -> pd.DataFrame:
@@ -258,10 +341,6 @@ def k_means(points: np.ndarray, count: int, seed: int) -> Any:
     from sklearn.cluster import KMeans
 
     return KMeans(count, n_init=3, random_state=seed).fit(points)
-
-
-def _mean(returns: np.ndarray) -> dict[str, float]:
-    return {**bootstrap_mean(returns)._asdict(), "episodes": len(returns)}
 
 
 def _table(index: str, rows: dict[Any, dict[str, float]]) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from ..runs.folder import Run, find_runs, load_agent
 from .decision_figure import plot_decision
 from .decisions import clearest_step, most_divided_step
 from .explained_video import explained_frames
-from .faithfulness import ablation_returns, placement_returns, purity, stability, top_k_returns
+from .faithfulness import EFFECT, Controls, purity, stability
 from .faithfulness_figure import plot_faithfulness
 from .figures import MOST_RIDGES, plot_gallery, plot_likeness, plot_nearest, plot_state_map, plot_usage
 from .leaders import save_leader_graph
@@ -219,40 +219,50 @@ def save_decisions(study: PrototypeStudy, outputs: Outputs) -> Path:
 
 
 def save_faithfulness(
-    study: PrototypeStudy, outputs: Outputs, runs: Runs, *, ablate: int = 8
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Save what happens when explanations are taken at their word: four tables and their picture.
+    study: PrototypeStudy, outputs: Outputs, runs: Runs, *, ablate: int = 8, episodes: int | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Save what happens when explanations are taken at their word: three tables and their picture.
 
     Args:
         ablate: how many prototypes are taken away, one at a time, largest mean weight first.
+        episodes: of each control; None: as many as were recorded.
 
     Returns:
-        returns with few prototypes, loss without each, returns with other states as prototypes, purity (see
-        faithfulness).
+        what is lost when few or other prototypes act, and without each; purity (see faithfulness).
     """
-    top = top_k_returns(study, [k for k in (1, 2, 3) if k <= study.agent.n_prototypes])
-    ablation = ablation_returns(study, study.usage.order[:ablate].tolist())
-    placed, pure = placement_returns(study), purity(study)
+    control = Controls(study, episodes or len(study.traces))
+    placed, divergence = control.placement()
+    controls = control.losses(control.top_k([k for k in (1, 2, 3) if k <= study.agent.n_prototypes]) | placed)
+    controls["divergence"] = pd.Series(divergence)
+    ablation = control.losses(control.ablation(study.usage.order[:ablate].tolist())).rename_axis("prototype")
+    pure = purity(study)
+    how = (
+        f"in % of the range from random actions (0%) to the agent (100%), {control.episodes} episodes of the same "
+        "seeds, paired. 95% bootstrap intervals over episodes; p-values from sign-flip permutation tests, "
+        "corrected within {} (Holm). Needed: p < 0.05 and a loss of at "
+        f"least {EFFECT:g}%; not needed: the interval ends below {EFFECT:g}%."
+    )
     outputs.figure(
-        plot_faithfulness(top, ablation, placed, pure, study.colors, ALGORITHMS["protosac"].color),
+        plot_faithfulness(controls, ablation, pure, study.colors, ALGORITHMS["protosac"].color),
         "faithfulness",
         f"Explanations of the {study.info.gym_id} agent taken at their word; grey: controls. Enough: only the k "
         "prototypes with the largest weights of each decision act, or k drawn at random for each decision. Needed: "
-        f"return lost when one prototype is taken away, for the {len(ablation)} with the largest mean weights. These "
-        "states: as many other visited states in the prototypes' places, their Gaussians refitted to the same policy. "
+        "one prototype is taken away. These states: other visited states take the prototypes' places, their Gaussians "
+        f"refitted to the same policy. Return lost {how.format('the ablations, and within all others')} Shaded: "
+        f"below {EFFECT:g}%. "
         "Pure: share of the variance of actions and critic values that a grouping of the states explains "
-        f"({study.size}), with as many groups as prototypes. 95% intervals over episodes, the same seeds for "
-        "all: bootstrap, for purity jackknife.",
+        f"({study.size}), with as many groups as prototypes; 95% jackknife intervals over episodes.",
         runs,
     )
     for table, name, caption in (
-        (top, "top_k", "Return when only some prototypes of each decision act. 95% bootstrap"),
-        (ablation, "ablation", "Return lost without one prototype, paired by episode. 95% bootstrap"),
-        (placed, "placement", "Return with other states as prototypes, their Gaussians refitted. 95% bootstrap"),
-        (pure, "purity", "Share of the variance of actions and values that a grouping explains. 95% jackknife"),
-    ):
-        outputs.table(table, f"faithfulness_{name}", f"{caption} intervals over {len(study.traces)} episodes.", runs)
-    return top, ablation, placed, pure
+        (controls, "controls", "Return lost when only some prototypes act, or other states stand in their places, "
+                               + how.format("this table")),
+        (ablation, "ablation", f"Return lost without one prototype, {how.format('this table')}"),
+        (pure, "purity", "Share of the variance of actions and values that a grouping explains. 95% jackknife "
+                         f"intervals over {len(study.traces)} episodes."),
+    ):  # fmt: skip
+        outputs.table(table, f"faithfulness_{name}", caption, runs)
+    return controls, ablation, pure
 
 
 def save_stability(

@@ -205,11 +205,6 @@ class PrototypeStudy:
         """Returns of another policy (None: random) on the seeds of the recorded episodes, float64 (episodes,)."""
         return evaluate_continuous(policy, self.info.name, len(self.traces), seed=self.traces[0].seed).returns
 
-    @cached_property
-    def own_returns(self) -> np.ndarray:
-        """:meth:`returns` of the agent itself: what it loses is measured from the same path as what is left."""
-        return self.returns(self.agent)
-
 
 def compare_returns(study: PrototypeStudy, baseline: Any | None = None, *, name: str = "SAC") -> pandas.DataFrame:
     """Returns of the recorded episodes beside those of other agents on the same seeds, with 95% intervals.

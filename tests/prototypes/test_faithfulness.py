@@ -3,21 +3,22 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from interp_lib import InterpError, load_agent
+from interp_lib.agents.returns import evaluate_continuous, evaluate_side_by_side
 from interp_lib.common.statistics import jackknife_interval
 from interp_lib.prototypes import PrototypeStudy
 from interp_lib.prototypes.faithfulness import (
+    Controls,
     Reweighted,
-    ablation_returns,
     explained_variance,
+    faithfulness_verdict,
     keep_random,
     keep_top,
-    placement_returns,
     purity,
     stability,
-    top_k_returns,
     without,
 )
 from interp_lib.prototypes.study import compare_returns
@@ -75,15 +76,84 @@ def test_a_grouping_explains_what_it_determines_and_nothing_else():
     assert np.isnan(explained_variance(np.ones((10, 1)), np.zeros(10, int), 1))
 
 
-def test_the_agents_prototypes_are_purer_than_chance_and_needed(study, traces):
+def test_the_agents_prototypes_are_purer_than_chance(study):
     table = purity(study)
     assert table.loc["leading prototype", "actions_low"] > table.loc["random", "actions_high"]
-    returns = top_k_returns(study, ks=(1, 16))
-    assert returns.loc["top 16", "mean"] == pytest.approx(returns.loc["all (the agent)", "mean"], rel=1e-3)
-    assert returns.loc["all (the agent)", "mean"] > returns.loc["1 at random", "mean"]
-    heaviest = int(np.concatenate([t.weights for t in traces]).mean(0).argmax())
-    losses = ablation_returns(study, prototypes=[heaviest])
-    assert losses.index.tolist() == [heaviest] and losses["low"].item() <= losses["loss"].item()
+
+
+@pytest.fixture(scope="module")
+def controls(study):
+    return Controls(study, 10)
+
+
+def test_losses_are_tested_and_weighed_by_hand(controls):
+    own, whole = controls.own, controls.range
+    assert whole == pytest.approx(own.mean() - controls.returns(None).mean()) and whole > 900
+    uneven = whole * np.array([0.3, -0.2] * 5)
+    table = controls.losses(
+        {"same": own, "half": own - whole / 2, "little": own - 0.02 * whole, "uneven": own - uneven}
+    )
+    assert table["loss"].tolist() == pytest.approx([0, 50, 2, 5])
+    # Of 1,024 choices of signs two are as extreme as all alike, and there are four tests.
+    assert table["p"][["half", "little"]].tolist() == pytest.approx([4 * 2 / 1024] * 2) and table["p"]["uneven"] > 0.5
+    assert table["verdict"].tolist() == ["not needed", "needed", "not needed", "undecided"]
+    assert (table["low"]["uneven"] < 0) and (table["high"]["uneven"] > 10) and (table["episodes"] == 10).all()
+    # Too many tests for ten episodes: 26 · 2 / 1024 > 0.05.
+    many = controls.losses({k: own - whole / 2 for k in range(26)})
+    assert (many["verdict"] == "undecided").all()
+
+
+def test_an_agent_that_is_no_better_than_chance_has_nothing_to_lose(study):
+    worse = Controls(study, 3)
+    worse.__dict__["own"] = np.full(3, -2000.0)
+    table = worse.losses({"top 1": np.full(3, -2000.0)})
+    assert table["loss"].isna().all() and table["verdict"].tolist() == ["undecided"]
+    assert "nothing to lose" in faithfulness_verdict(table, table, table)
+
+
+def test_all_prototypes_are_the_agent_and_one_at_random_is_not(study, controls):
+    table = controls.losses(controls.top_k([1, 16]))
+    assert table.loc["top 16", "loss"] == pytest.approx(0, abs=0.1) and table["verdict"]["top 16"] == "not needed"
+    assert table.loc["1 at random", "loss"] > 50 and table["verdict"]["1 at random"] == "needed"
+    heaviest = study.usage.order[:2].tolist()
+    losses = controls.losses(controls.ablation(heaviest))
+    assert losses.index.tolist() == heaviest and losses["loss"].between(losses["low"], losses["high"]).all()
+    with pytest.raises(InterpError, match="top 1 to 16"):
+        controls.top_k([17])
+
+
+def test_the_verdict_in_words_is_the_tables():
+    def rows(names, losses, verdicts):
+        table = pd.DataFrame({"loss": losses, "verdict": verdicts}, index=names)
+        return table.assign(low=table["loss"] - 1, high=table["loss"] + 1)
+
+    controls = rows(
+        ["top 1", "2 at random", "random states"], [-0.04, 60.0, 6.0], ["not needed", "needed", "undecided"]
+    )
+    ablation = rows([3, 0, 7], [9.0, 1.0, 2.0], ["needed", "not needed", "not needed"])
+    pure = pd.DataFrame(
+        {what: [0.8, 0.5, 0.75] for what in ("actions", "values")}
+        | {f"{what}_low": [0.7, 0.4, 0.6] for what in ("actions", "values")}
+        | {f"{what}_high": [0.9, 0.6, 0.8] for what in ("actions", "values")},
+        index=["leading prototype", "random", "k-means"],
+    )
+    assert faithfulness_verdict(controls, ablation, pure).splitlines()[:-1] == [
+        "top 1: 0.0% [−1.0, 1.0] of the return lost, the others are not needed.",
+        "2 at random: 60.0% [59.0, 61.0] of the return lost, who acts matters.",
+        "random states: 6.0% [5.0, 7.0] of the return lost, undecided whether others serve as well.",
+        "Needed: 1 of 3 prototypes; without P3 9.0% [8.0, 10.0].",
+        "Not needed: 2 of 3 prototypes; without P0 1.0% [0.0, 2.0], P7 2.0% [1.0, 3.0].",
+        "Of the variance of actions the leading prototype explains 0.80 [0.70, 0.90]: more than random "
+        "(0.50 [0.40, 0.60]), undecided beside k-means (0.75 [0.60, 0.80]).",
+    ]
+
+
+@pytest.mark.parametrize("task", ["pendulum", "mountaincar"])  # episodes of one length and of several
+def test_episodes_side_by_side_are_those_played_one_by_one(task):
+    agent = load_agent(f"checkpoints/protosac-{task}-s0")
+    together, alone = evaluate_side_by_side(agent, task, 3, seed=5), evaluate_continuous(agent, task, 3, seed=5)
+    np.testing.assert_allclose(together.returns, alone.returns, rtol=1e-3)
+    assert together.lengths.tolist() == alone.lengths.tolist()
 
 
 def test_an_interval_of_purity_holds_the_purity(agent, study):
@@ -112,15 +182,15 @@ def test_returns_are_compared_episode_by_episode(agent, study):
     assert random["ahead_low"] < random["ahead"] < random["ahead_high"]
 
 
-def test_other_states_in_the_prototypes_places_serve_worse_and_the_agent_is_left_as_it_was(agent, study, traces):
+def test_other_states_take_the_prototypes_places_and_the_agent_is_left_as_it_was(agent, study, traces):
     before = agent.predict(traces[0].observations, deterministic=True)[0]
-    table = placement_returns(study)
-    assert table["mean"].idxmax() == "the agent's own" and table.loc["the agent's own", "divergence"] == 0
-    assert (table["divergence"].drop("the agent's own") > 0).all()
+    returns, divergence = Controls(study, 4).placement()
+    assert returns.keys() == divergence.keys() == {"k-means states", "random states"}
+    assert all(len(values) == 4 for values in returns.values()) and min(divergence.values()) > 0
     np.testing.assert_array_equal(agent.predict(traces[0].observations, deterministic=True)[0], before)
     few = [dataclasses.replace(traces[0], observations=traces[0].observations[:7])]
     with pytest.raises(InterpError, match="7 different states"):
-        placement_returns(PrototypeStudy(agent, few))
+        Controls(PrototypeStudy(agent, few), 1).placement()
 
 
 def test_stability_of_an_agent_with_itself_is_perfect_and_one_agent_is_not_enough(study):
@@ -130,5 +200,3 @@ def test_stability_of_an_agent_with_itself_is_perfect_and_one_agent_is_not_enoug
     assert 0 < table.loc["states nearest to k-means centres", "mean"] < table.loc["random states", "mean"]
     with pytest.raises(InterpError, match="at least two"):
         stability([study])
-    with pytest.raises(InterpError, match="top 1 to 16"):
-        top_k_returns(study, ks=(17,))

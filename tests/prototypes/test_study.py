@@ -419,8 +419,8 @@ def test_all_outputs_of_a_run_are_saved(agent, tmp_path):
         "likeness": "figure", "likeness_table": "table",
         "decision_clear": "figure", "decision_divided": "figure", "prototype_usage": "figure",
         "explained_episode": "video", "explained_frame": "image", "prototypes": "table",
-        "faithfulness": "figure", "faithfulness_top_k": "table", "faithfulness_ablation": "table",
-        "faithfulness_placement": "table", "faithfulness_purity": "table", "leader_graph": "figure",
+        "faithfulness": "figure", "faithfulness_controls": "table", "faithfulness_ablation": "table",
+        "faithfulness_purity": "table", "leader_graph": "figure",
     }  # fmt: skip
     assert "n = 400 decisions in 2 episodes" in outputs["prototype_usage"].caption
     decisions = np.load(tmp_path / "figures" / run_dir.name / "decisions.npz")
