@@ -208,7 +208,7 @@ _VERDICTS = ("needed", "not needed", "undecided")
 
 
 def faithfulness_verdict(controls: pd.DataFrame, ablation: pd.DataFrame, pure: pd.DataFrame) -> str:
-    """What was found, a sentence a line.
+    """What was found: a Markdown list of sentences.
 
     Args:
         controls, ablation: from :meth:`Controls.losses`, of top k and placements, and of prototypes by number.
@@ -234,7 +234,7 @@ def faithfulness_verdict(controls: pd.DataFrame, ablation: pd.DataFrame, pure: p
             for name, other in zip(pure.index[1:], others, strict=True)
         ]
         lines.append(f"Of the variance of {what} the leading prototype explains {own}: {', '.join(beside)}.")
-    return "\n".join(lines)
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def _lost(row: pd.Series) -> str:

@@ -133,7 +133,7 @@ def parity(rows: pd.DataFrame, margin: float = MARGIN) -> pd.DataFrame:
 
 
 def parity_verdict(table: pd.DataFrame) -> str:
-    """What was found, a sentence a task."""
+    """What was found, a sentence a task: a Markdown list."""
     lines = []
     for task, row in table.iterrows():
         mean, low, high = (
@@ -146,7 +146,7 @@ def parity_verdict(table: pd.DataFrame) -> str:
             f"{env_title(str(task))}: {row['verdict']}; ProtoSAC's return differs by {mean:.1f}% "
             f"({interval}; {seeds}{known}; p = {row['p']:.2g}).".replace("-", "−")
         )
-    return "\n".join(lines)
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def plot_parity(table: pd.DataFrame, margin: float = MARGIN) -> Figure:

@@ -138,12 +138,12 @@ def test_the_verdict_in_words_is_the_tables():
         index=["leading prototype", "random", "k-means"],
     )
     assert faithfulness_verdict(controls, ablation, pure).splitlines()[:-1] == [
-        "top 1: 0.0% [−1.0, 1.0] of the return lost, the others are not needed.",
-        "2 at random: 60.0% [59.0, 61.0] of the return lost, who acts matters.",
-        "random states: 6.0% [5.0, 7.0] of the return lost, undecided whether others serve as well.",
-        "Needed: 1 of 3 prototypes; without P3 9.0% [8.0, 10.0].",
-        "Not needed: 2 of 3 prototypes; without P0 1.0% [0.0, 2.0], P7 2.0% [1.0, 3.0].",
-        "Of the variance of actions the leading prototype explains 0.80 [0.70, 0.90]: more than random "
+        "- top 1: 0.0% [−1.0, 1.0] of the return lost, the others are not needed.",
+        "- 2 at random: 60.0% [59.0, 61.0] of the return lost, who acts matters.",
+        "- random states: 6.0% [5.0, 7.0] of the return lost, undecided whether others serve as well.",
+        "- Needed: 1 of 3 prototypes; without P3 9.0% [8.0, 10.0].",
+        "- Not needed: 2 of 3 prototypes; without P0 1.0% [0.0, 2.0], P7 2.0% [1.0, 3.0].",
+        "- Of the variance of actions the leading prototype explains 0.80 [0.70, 0.90]: more than random "
         "(0.50 [0.40, 0.60]), undecided beside k-means (0.75 [0.60, 0.80]).",
     ]
 

@@ -48,8 +48,8 @@ def test_parity_by_hand():
     assert two["p"].tolist() == pytest.approx([2 * 0.01755, 1], abs=1e-3)
     assert two["verdict"].tolist() == ["equivalent", "worse by more than the margin"]
     assert parity_verdict(two).splitlines() == [
-        "Pendulum: equivalent; ProtoSAC's return differs by 2.0% (90% interval 0.3 to 3.7; 3 seeds; p = 0.035).",
-        "Hopper: worse by more than the margin; ProtoSAC's return differs by −31.0% (90% interval −32.7 to −29.3; "
+        "- Pendulum: equivalent; ProtoSAC's return differs by 2.0% (90% interval 0.3 to 3.7; 3 seeds; p = 0.035).",
+        "- Hopper: worse by more than the margin; ProtoSAC's return differs by −31.0% (90% interval −32.7 to −29.3; "
         "3 seeds, none kept from tuning; p = 1).",
     ]
     assert parity(rows("pendulum", [1, 2, 3]), margin=3)["verdict"].item() == "not shown"
