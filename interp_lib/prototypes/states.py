@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
 from ..envs.pictures import (
     draw_states,
@@ -45,8 +46,7 @@ def nearest_states(study: PrototypeStudy, count: int, *, apart: int = 10) -> lis
         apart: states of one episode are at least this many steps apart, or they would be the same moment again.
     """
     origin = [(episode, step) for episode, trace in enumerate(study.traces) for step in range(len(trace))]
-    # Unit vectors: ‖z − p‖² = 2 − 2 z·p.
-    distances = np.maximum(2 - 2 * study.agent.prototypes.latents @ study.latents.T, 0)
+    distances = cdist(study.agent.prototypes.latents, study.latents, "sqeuclidean")
     found = []
     for k, row in enumerate(distances):
         chosen: list[NearestState] = []

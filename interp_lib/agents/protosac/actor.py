@@ -1,12 +1,15 @@
 """The prototype actor: compare a state with K prototypes, mix their Gaussians, squash (methods 3.1–3.3).
 
-    z = f(s), ‖z‖ = 1        latent state (encoder: feature extractor + MLP)
-    s_k = log((‖z − p_k‖² + 1) / (‖z − p_k‖² + ε))        similarity (ProtoPNet)
+    space          z, where states are compared              similarity s_k, D_k = ‖z − p_k‖²
+    observation    what is observed, standardised, metric    −D_k: only what is near counts
+    encoder        f(s) / ‖f(s)‖, an MLP                     log((D_k + 1) / (D_k + ε)), as in ProtoPNet
+
     w = softmax(s / temperature)
     u ~ mixture of N(μ_k, σ_k²) by w,  action = tanh(u)
 
-Latents and prototypes live on the unit sphere. There the auxiliary losses can't be satisfied by shrinking the
-encoder's output, and margins mean the same for every task.
+An encoder may put states side by side that nobody would call alike, and by ratios of distances the nearest prototype
+leads however far it is: that form is kept to be compared with. Its latents live on the unit sphere, where the auxiliary
+losses can't be satisfied by shrinking the encoder's output.
 """
 
 from __future__ import annotations
@@ -30,8 +33,11 @@ from .kernels import FastCritic, run_mlp
 from .losses import similarities, squared_distances
 from .mixtures import MIXTURES, Blend, GaussianMixture
 from .settings import PROTOTYPE_DEFAULTS
+from .standardised import StandardisedSpace
+from .vision import CoarseFrames
 
-POLICY_SETTINGS = ("n_prototypes", "latent_dim", "temperature", "mixture")
+SPACES = ("observation", "encoder")
+POLICY_SETTINGS = ("space", "n_prototypes", "latent_dim", "temperature", "mixture")
 _LOG_STD_MIN, _LOG_STD_MAX = -20.0, 2.0  # the limits of SAC's own actor
 # Training stays within these. A Gaussian's numbers are parameters of their own, which Adam moves by the learning rate a
 # step: from where tanh is flat, or beyond the limits above, where no gradient comes from, they took tens of thousands
@@ -57,20 +63,22 @@ class ProtoActor(BasePolicy):
     """SAC's actor with a prototype layer in place of its two linear heads.
 
     Parameters and buffers beside the encoder:
-        prototypes (K, d): directions in latent space, normalised where they are used.
+        prototypes (K, f): what the feature extractor makes of a state; (K, d) in the encoder's space: directions there.
         means, log_stds (K, a): each prototype's Gaussian before the squash, independent of the state.
         prototype_observations (K, *observation): the states the prototypes were projected on.
-        free_prototypes (K, d), free_means, free_log_stds (K, a), free_encoder_…: as they were just before the last
+        free_prototypes, free_means, free_log_stds (K, a), free_encoder_…: as they were just before the last
             projection.
+        followers (K,): how many states of a batch follow each prototype (standardised.py).
         placed: whether the prototypes have been started on states.
         observed: whether prototype_observations holds anything yet.
         projected: whether prototypes are where their last projection put them (training moves them on).
 
     Args:
         n_prototypes: K.
-        latent_dim: d.
         temperature: of the softmax over similarities; lower means fewer prototypes share a decision.
         mixture: ``"blend"`` or ``"gmm"`` (see mixtures.py).
+        space: ``"observation"`` or ``"encoder"``, above.
+        latent_dim: d of the encoder's space; that of observations has as many as features.
         The others are those of Stable-Baselines3's ``Actor``.
     """
 
@@ -93,16 +101,23 @@ class ProtoActor(BasePolicy):
         latent_dim: int = 32,
         temperature: float = 0.15,
         mixture: str = "blend",
+        space: str = "observation",
     ):
         extraction: dict[str, Any] = dict(features_extractor=features_extractor, normalize_images=normalize_images)
         super().__init__(observation_space, action_space, squash_output=True, **extraction)
         self.net_arch, self.features_dim, self.activation_fn = net_arch, features_dim, activation_fn
         self.n_prototypes, self.latent_dim = n_prototypes, latent_dim
-        self.temperature, self.mixture = temperature, mixture
+        self.temperature, self.mixture, self.space = temperature, mixture, space
 
         action_dim = get_action_dim(action_space)
-        self.encoder = nn.Sequential(*create_mlp(features_dim, latent_dim, net_arch, activation_fn))
-        self.prototypes = nn.Parameter(F.normalize(torch.randn(n_prototypes, latent_dim), dim=1))
+        self.encoder: nn.Module
+        if space == "encoder":
+            self.encoder = nn.Sequential(*create_mlp(features_dim, latent_dim, net_arch, activation_fn))
+            self.prototypes = nn.Parameter(F.normalize(torch.randn(n_prototypes, latent_dim), dim=1))
+        else:
+            self.encoder = StandardisedSpace(features_dim)
+            self.prototypes = nn.Parameter(torch.randn(n_prototypes, features_dim), requires_grad=False)
+            self.register_buffer("followers", torch.zeros(n_prototypes))
         # Spread-out means and σ = 1 make the first policies explore; small ones lagged SAC on LunarLander.
         self.means = nn.Parameter(torch.randn(n_prototypes, action_dim))
         self.log_stds = nn.Parameter(torch.zeros(n_prototypes, action_dim))
@@ -119,16 +134,25 @@ class ProtoActor(BasePolicy):
         return super()._get_constructor_parameters() | {name: getattr(self, name) for name in own}
 
     def encode(self, obs: PyTorchObs) -> torch.Tensor:
-        """Latents (B, d) of length 1 of observations (B, *observation)."""
+        """Where observations (B, *observation) lie in the actor's space, (B, d)."""
         return self.encode_features(self.extract_features(obs, self.features_extractor))
 
     def encode_features(self, features: torch.Tensor) -> torch.Tensor:
-        """Latents (B, d) of length 1 of what the feature extractor made of observations (B, f)."""
+        """The same of what the feature extractor made of them (B, f)."""
+        if isinstance(self.encoder, StandardisedSpace):
+            return self.encoder(features)
         return F.normalize(run_mlp(self.encoder, features), dim=1)
 
-    def unit_prototypes(self) -> torch.Tensor:
-        """The prototypes (K, d) as they are compared with: of length 1."""
+    def located(self) -> torch.Tensor:
+        """The prototypes (K, d) as they are compared with."""
+        if self.space == "observation":
+            return self.encode_features(self.prototypes)
         return F.normalize(self.prototypes, dim=1)
+
+    @torch.no_grad()
+    def move_prototypes(self, features: torch.Tensor, index: Any = slice(None)) -> None:
+        """Put prototypes on states, given what the feature extractor makes of them (n, f)."""
+        self.prototypes[index] = features if self.space == "observation" else self.encode_features(features)
 
     def stds(self) -> torch.Tensor:
         """Standard deviations (K, a) of the prototypes' Gaussians before the squash."""
@@ -153,9 +177,9 @@ class ProtoActor(BasePolicy):
         return self.compare_latents(self.encode(obs))
 
     def compare_latents(self, latents: torch.Tensor, prototypes: torch.Tensor | None = None) -> Comparison:
-        """Compare latents (B, d) with the prototypes, or with others in their places (K, d), of length 1."""
-        distances = squared_distances(latents, self.unit_prototypes() if prototypes is None else prototypes)
-        s = similarities(distances)
+        """Compare latents (B, d) with the prototypes, or with others in their places (K, d)."""
+        distances = squared_distances(latents, self.located() if prototypes is None else prototypes)
+        s = -distances if self.space == "observation" else similarities(distances)
         return Comparison(latents, distances, s, torch.softmax(s / self.temperature, dim=1))
 
     def mix(self, weights: torch.Tensor) -> Blend | GaussianMixture:
@@ -200,9 +224,10 @@ class ProtoSACPolicy(SACPolicy):
             raise InterpError("ProtoSAC has no gSDE: its noise belongs to the prototypes. Use action_noise instead.")
         own = {name: kwargs.pop(name, PROTOTYPE_DEFAULTS[name]) for name in POLICY_SETTINGS}
         check_settings(own)
-        mixture, self.prototype_kwargs = own["mixture"], own
-        if mixture not in tuple(MIXTURES):  # compared, not hashed: a damaged config may hold a list
-            raise InterpError(f"unknown mixture '{mixture!s:.80}'. Choose one of: {', '.join(MIXTURES)}.")
+        self.prototype_kwargs = own
+        for name, known in (("mixture", tuple(MIXTURES)), ("space", SPACES)):
+            if own[name] not in known:  # compared, not hashed: a damaged config may hold a list
+                raise InterpError(f"unknown {name} '{own[name]!s:.80}'. Choose one of: {', '.join(known)}.")
         fusible = "fused" in inspect.signature(kwargs.get("optimizer_class", torch.optim.Adam)).parameters
         kwargs["optimizer_kwargs"] = ({"fused": True} if fusible else {}) | (kwargs.get("optimizer_kwargs") or {})
         super().__init__(*args, **kwargs)
@@ -217,6 +242,8 @@ class ProtoSACPolicy(SACPolicy):
     def make_actor(  # type: ignore[override]  # as above
         self, features_extractor: BaseFeaturesExtractor | None = None
     ) -> ProtoActor:
+        if self.prototype_kwargs["space"] == "observation" and is_image_space(self.observation_space):
+            features_extractor = CoarseFrames(self.observation_space)  # what a person would call alike, not a CNN
         kwargs = self._update_features_extractor(self.net_args, features_extractor)
         return ProtoActor(**kwargs, **self.prototype_kwargs).to(self.device)
 

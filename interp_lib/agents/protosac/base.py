@@ -82,6 +82,10 @@ class RunFolderSAC(SB3SAC):
         refuse_nan(observation)
         return super().predict(observation, *args, **kwargs)
 
+    def _store_transition(self, buffer: Any, action: np.ndarray, new_obs: Any, *args: Any) -> None:
+        refuse_nan(new_obs)  # before an update draws it from the buffer, and a loss is all that is left to name
+        super()._store_transition(buffer, action, new_obs, *args)
+
     # Run folders
 
     def save_run(self, run_dir: Path | str, *, env: str | None = None) -> Path:

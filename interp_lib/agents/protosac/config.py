@@ -162,6 +162,8 @@ def arguments(values: dict[str, Any], extra: tuple[str, ...], action_space: spac
 
     Raises ValueError, TypeError, LookupError or InterpError where one is missing, not known or of the wrong kind.
     """
+    if "space" in extra:  # runs from before there was a choice
+        values = {"space": "encoder", "metric_weight": 0.0} | values
     if odd := {*_FIRST_FIELDS, *extra, *_LAST_FIELDS}.symmetric_difference(values):
         raise ValueError(f"hyperparameters lacks or should not hold {', '.join(sorted(odd))}")
     found = values | {"policy_kwargs": dict(values["policy_kwargs"])}
@@ -188,10 +190,12 @@ def least_weights(policy: str, given: dict[str, Any], observation_space: spaces.
     kwargs, state = given["policy_kwargs"], math.prod(observation_space.shape)
     entrance = state if policy == "MlpPolicy" else 1
     weights = 0
-    for part, copies in (("pi", 1), ("qf", kwargs.get("n_critics", 2))):
+    encoder = given.get("space") != "observation"
+    for part, copies in (("pi", int(encoder)), ("qf", kwargs.get("n_critics", 2))):
         weights += copies * sum(a * b for a, b in pairwise([entrance, *_net_arch(kwargs, part), 1]))
     if "n_prototypes" in given:
-        weights += given["n_prototypes"] * (given["latent_dim"] + state + 2 * math.prod(action_space.shape))
+        place = given["latent_dim"] if encoder else entrance
+        weights += given["n_prototypes"] * (place + state + 2 * math.prod(action_space.shape))
     return weights
 
 

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from .mixtures import choice_gradient
+from .standardised import StandardisedSpace
 
 if TYPE_CHECKING:
     from stable_baselines3.common.type_aliases import ReplayBufferSamples
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
 
 def squared_distances(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """‖x_i − y_j‖² (B, K) of unit vectors x (B, d) and y (K, d), as 2 − 2 x·y: one matrix product."""
-    return (2.0 - 2.0 * (x @ y.T)).clamp_min(0.0)
+    """‖x_i − y_j‖² (B, K) of x (B, d) and y (K, d), as ‖x‖² + ‖y‖² − 2 x·y: one matrix product."""
+    return ((x * x).sum(1, keepdim=True) + (y * y).sum(1) - 2.0 * (x @ y.T)).clamp_min(0.0)
 
 
 def similarities(distances: torch.Tensor, epsilon: float = 1e-4) -> torch.Tensor:
@@ -56,12 +57,18 @@ def separation_loss(prototypes: torch.Tensor, margin: float) -> torch.Tensor:
 
 def entropy(weights: torch.Tensor) -> torch.Tensor:
     """Shannon entropy in nats over the last axis."""
-    return torch.special.entr(weights).sum(-1)
+    # Weights of far prototypes underflow to 0, where the slope of w log w is infinite.
+    return -(weights * weights.clamp_min(1e-30).log()).sum(-1)
 
 
 def decision_entropy(weights: torch.Tensor) -> torch.Tensor:
     """mean_i H(w_i), nats: its exponential is the number of prototypes that share a decision. ``weights`` is (B, K)."""
     return entropy(weights).mean()
+
+
+def sharing_loss(weights: torch.Tensor, few: float = 2.0) -> torch.Tensor:
+    """mean_i max(0, H(w_i) − log few), nats: what decisions are shared by beyond ``few``. ``weights`` is (B, K)."""
+    return F.relu(entropy(weights) - math.log(few)).mean()
 
 
 def usage_gap(weights: torch.Tensor) -> torch.Tensor:
@@ -78,6 +85,7 @@ class AuxiliaryWeights(NamedTuple):
     separation_margin: float
     sharpness_weight: float
     usage_weight: float
+    metric_weight: float
 
 
 class ActorLoss(NamedTuple):
@@ -138,22 +146,19 @@ def actor_loss(
 def auxiliary_loss(
     policy: ProtoSACPolicy, comparison: Comparison, weights: AuxiliaryWeights
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The weighted sum of the auxiliary losses, and the terms to log."""
-    sharpness, gap = decision_entropy(comparison.weights), usage_gap(comparison.weights)
+    """The weighted sum of the auxiliary losses of the actor's space, and the terms to log."""
+    actor, gap = policy.actor, usage_gap(comparison.weights)
     cluster, coverage = cluster_loss(comparison.distances), coverage_loss(comparison.distances)
-    separation = separation_loss(policy.actor.unit_prototypes(), weights.separation_margin)
-    total = (
-        weights.cluster_weight * cluster
-        + weights.coverage_weight * coverage
-        + weights.separation_weight * separation
-        + weights.sharpness_weight * sharpness
-        + weights.usage_weight * gap
-    )
-    terms = {
-        "cluster_loss": cluster,
-        "coverage_loss": coverage,
-        "separation_loss": separation,
-        "prototypes_per_decision": sharpness.exp(),
-        "prototypes_used": policy.actor.n_prototypes * (-gap).exp(),
-    }
+    total = weights.sharpness_weight * sharing_loss(comparison.weights) + weights.usage_weight * gap
+    terms = {"cluster_loss": cluster, "coverage_loss": coverage}
+    if isinstance(actor.encoder, StandardisedSpace):
+        # Near the states prototypes are by construction: asked of the metric, it would shrink.
+        terms["metric_loss"] = actor.encoder.unevenness()
+        total = total + weights.metric_weight * terms["metric_loss"]
+    else:
+        separation = terms["separation_loss"] = separation_loss(actor.located(), weights.separation_margin)
+        total = total + weights.cluster_weight * cluster + weights.coverage_weight * coverage
+        total = total + weights.separation_weight * separation
+    terms["prototypes_per_decision"] = decision_entropy(comparison.weights).exp()
+    terms["prototypes_used"] = actor.n_prototypes * (-gap).exp()
     return total, {name: value.detach() for name, value in terms.items()}

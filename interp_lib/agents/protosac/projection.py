@@ -27,6 +27,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 
 from .actor import ProtoActor
 from .losses import squared_distances
+from .standardised import StandardisedSpace
 from .mixtures import MIXTURES, SquashedMixture, imitation
 
 _CHUNK = 2048
@@ -88,6 +89,13 @@ def encode_all(actor: ProtoActor, observations: np.ndarray) -> torch.Tensor:
     return torch.cat([actor.encode(part.to(actor.device)) for part in parts])
 
 
+@torch.no_grad()
+def features_of(actor: ProtoActor, observations: torch.Tensor) -> torch.Tensor:
+    """What the feature extractor makes (n, f) of observations (n, *observation), in chunks."""
+    parts = (part.to(actor.device) for part in observations.split(_CHUNK))
+    return torch.cat([actor.extract_features(part, actor.features_extractor) for part in parts])
+
+
 def nearest_distinct(prototypes: torch.Tensor, latents: torch.Tensor) -> np.ndarray:
     """Give each prototype (K, d) a latent (n, d) of its own, n ≥ K, at least total squared distance: indices (K,)."""
     return linear_sum_assignment(squared_distances(prototypes, latents).cpu().numpy())[1]
@@ -110,8 +118,8 @@ def project(
         raise ValueError(f"{len(candidates)} different states cannot hold {actor.n_prototypes} prototypes.")
     with _acting(actor):
         latents = encode_all(actor, candidates)
-    chosen = nearest_distinct(actor.unit_prototypes(), latents)
-    moved = ((latents[chosen] - actor.unit_prototypes()) ** 2).sum(1)
+    chosen = nearest_distinct(actor.located(), latents)
+    moved = ((latents[chosen] - actor.located()) ** 2).sum(1)
     for free, parameter in actor.free_parameters():
         free.copy_(parameter)
     diverged = place(actor, candidates[chosen], visited, imitation_epochs=imitation_epochs)
@@ -133,7 +141,7 @@ def place(
     """
     with _acting(actor):
         before = None if visited is None else decisions(actor, torch.as_tensor(visited))
-        actor.prototypes.copy_(encode_all(actor, observations))
+        actor.move_prototypes(features_of(actor, torch.as_tensor(observations)))
         actor.prototype_observations.copy_(torch.as_tensor(observations))
         for flag in (actor.placed, actor.observed, actor.projected):
             flag.fill_(True)
@@ -153,7 +161,11 @@ def spread(actor: ProtoActor, candidates: np.ndarray, rng: np.random.Generator) 
     With fewer candidates than prototypes the rest keep their random directions.
     """
     with _acting(actor):
-        latents = encode_all(actor, candidates)
+        features = features_of(actor, torch.as_tensor(candidates))
+        if isinstance(actor.encoder, StandardisedSpace):
+            actor.encoder.observe(features)
+            actor.followers.fill_(1.0)
+        latents = actor.encode_features(features)
     count = min(actor.n_prototypes, len(candidates))
     chosen = [int(rng.integers(len(candidates)))]
     nearest = squared_distances(latents, latents[chosen])[:, 0]
@@ -162,7 +174,7 @@ def spread(actor: ProtoActor, candidates: np.ndarray, rng: np.random.Generator) 
         p[chosen] = 0.0
         chosen.append(int(rng.choice(len(p), p=p / p.sum()) if p.sum() > 0 else rng.integers(len(p))))
         nearest = torch.minimum(nearest, squared_distances(latents, latents[chosen[-1:]])[:, 0])
-    actor.prototypes[:count] = latents[chosen]
+    actor.move_prototypes(features[chosen], slice(count))
     actor.placed.fill_(True)
 
 
@@ -183,8 +195,7 @@ class Decisions(NamedTuple):
 @torch.no_grad()
 def decisions(actor: ProtoActor, observations: torch.Tensor) -> Decisions:
     """Record what ``actor`` does at observations (m, *observation), to be imitated later."""
-    parts = (part.to(actor.device) for part in observations.split(_CHUNK))
-    features = torch.cat([actor.extract_features(part, actor.features_extractor) for part in parts])
+    features = features_of(actor, observations)
     means, stds = actor.means.detach().clone(), actor.stds().detach()
     return Decisions(features, _weights(actor, features), means, stds, actor.mixture)
 
@@ -254,7 +265,7 @@ def imitate(
             actor.keep_in_bounds()
             step += 1
     optimizer.zero_grad()
-    actor.prototypes.copy_(actor.encode_features(own))
+    actor.move_prototypes(own)
     _keep_if_better(divergence(actor, before), at_start, parameters, start)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, ReplayBufferSamples
@@ -26,7 +27,9 @@ from .losses import AuxiliaryWeights, draws_needed
 from .projection import spread
 from .prototyped import PrototypedSAC
 from .settings import PROTOTYPE_DEFAULTS
+from .standardised import follow
 
+_RECENT = 20_000  # steps of which the states are followed by prototypes
 _COMPILING_PAYS = 100_000  # steps: some 2 ms saved in each against most of a minute
 
 
@@ -204,6 +207,8 @@ class ProtoSAC(PrototypedSAC):
             actor.total.backward(inputs=trained)
         self.actor.optimizer.step()
         self.actor.keep_in_bounds()
+        if self.actor.space == "observation":
+            follow(self.actor, self._recent_features(len(batch.observations)), self._n_updates)
 
         logged = {"critic_loss": loss.detach(), "actor_loss": actor.policy, "ent_coef": ent_coef.mean(), **actor.terms}
         if self.ent_coef_optimizer is not None:
@@ -214,6 +219,16 @@ class ProtoSAC(PrototypedSAC):
             self.log_ent_coef.grad = slope.reshape(1)
             self.ent_coef_optimizer.step()
         return logged
+
+    def _recent_features(self, count: int) -> torch.Tensor:
+        """What the feature extractor makes (count, f) of states drawn from the latest in the replay buffer."""
+        buffer = self.replay_buffer
+        assert buffer is not None
+        steps = min(buffer.size(), max(1, _RECENT // buffer.n_envs))
+        rows = (buffer.pos - 1 - np.random.randint(steps, size=count)) % buffer.buffer_size
+        states = self._as_seen(buffer.observations[rows, np.random.randint(buffer.n_envs, size=count)])
+        with torch.no_grad():
+            return self.actor.extract_features(buffer.to_torch(states), self.actor.features_extractor)
 
     @property
     def _losses(self) -> Losses:

@@ -24,7 +24,7 @@ class Explanation:
 
     Attributes:
         weights: (B, K) float32, column k belongs to prototype k; rows sum to 1.
-        similarities: (B, K) float32, log((D + 1) / (D + ε)) of squared latent distances D.
+        similarities: (B, K) float32, of squared distances D in the actor's space (actor.py).
         prototype_ids: (B, K) int64, prototypes by falling weight: the first column leads.
         component_means: (K, a) float32, each prototype's Gaussian mean before the squash.
         component_stds: (K, a) float32, its standard deviation.
@@ -46,7 +46,7 @@ class Prototypes:
     """The K prototypes of a policy.
 
     Attributes:
-        latents: (K, d) float32, of length 1.
+        latents: (K, d) float32, where they lie in the actor's space.
         observations: (K, *observation), the state each prototype was last projected on; None before that.
         action_means: (K, a) float32, Gaussian means before the squash.
         action_stds: (K, a) float32, standard deviations before the squash.
@@ -170,7 +170,7 @@ class PrototypedSAC(RunFolderSAC):
         """The prototypes as arrays (copies)."""
         means = _numpy(self.actor.means)
         return Prototypes(
-            latents=_numpy(self.actor.unit_prototypes()),
+            latents=_numpy(self.actor.located()),
             observations=_numpy(self.actor.prototype_observations) if self.actor.observed else None,
             action_means=means,
             action_stds=_numpy(self.actor.stds()),

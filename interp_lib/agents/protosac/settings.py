@@ -64,6 +64,7 @@ class SACSettings:
 class TaskSettings(SACSettings):
     """One row of the table: what SAC has, and ProtoSAC's own settings."""
 
+    space: str = _option("observation", "observation (standardised, learned metric) or encoder (unit sphere)")
     n_prototypes: int = _option(16, "K, the number of prototypes")
     latent_dim: int = _option(32, "d, dimensions of the latent space")
     temperature: float = _option(0.15, "of the softmax over similarities; lower: fewer prototypes share a decision")
@@ -72,8 +73,9 @@ class TaskSettings(SACSettings):
     coverage_weight: float = _option(1.0, "weight of the distance from a prototype to its nearest state")
     separation_weight: float = _option(0.1, "weight of the loss that keeps prototypes apart")
     separation_margin: float = _option(0.3, "squared distance, in [0, 4], that prototypes are kept apart by")
-    sharpness_weight: float = _option(0.0, "weight of a decision's mean entropy; pushes towards fewer prototypes")
+    sharpness_weight: float = _option(0.1, "weight of a decision's entropy above that of two equal prototypes")
     usage_weight: float = _option(0.1, "weight of log K − entropy of the mean weights; pushes towards using all")
+    metric_weight: float = _option(0.1, "weight of the variance of the metric's logarithm")
     projection_interval: int = _option(5_000, "steps between projections while training; 0: only at the end")
     projection_candidates: int = _option(100_000, "replay states a projection chooses from, at most")
 

@@ -34,8 +34,8 @@ from .vision import SmallCNN
 STATE = "training_state.zip"
 _SAVE_EVERY_SECONDS = 600.0
 _LOSSES = (
-    "actor_loss", "critic_loss", "cluster_loss", "coverage_loss", "separation_loss", "prototypes_per_decision",
-    "prototypes_used",
+    "actor_loss", "critic_loss", "cluster_loss", "coverage_loss", "separation_loss", "metric_loss",
+    "prototypes_per_decision", "prototypes_used",
 )  # fmt: skip
 COLUMNS = (
     "total_timesteps", "eprewmean", "eplenmean", *_LOSSES[:2], "entropy_coef", *_LOSSES[2:], "fps", "time_elapsed",

@@ -1,4 +1,4 @@
-"""The feature extractor of image tasks."""
+"""The feature extractors of image tasks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
+from torch.nn.functional import avg_pool2d
+
+_BLOCK = 8
 
 
 class SmallCNN(BaseFeaturesExtractor):
@@ -46,3 +49,19 @@ class SmallCNN(BaseFeaturesExtractor):
         """Features (B, features_dim) in (−1, 1) of images (B, channels, height, width)."""
         centred = (observations - 0.5).contiguous(memory_format=torch.channels_last)
         return self.head(self.convolutions(centred))
+
+
+class CoarseFrames(BaseFeaturesExtractor):
+    """Images as they look from afar: means of blocks of 8 by 8 pixels. Nothing is learned.
+
+    Args:
+        observation_space: of images (channels, height, width), scaled to [0, 1] before they get here.
+    """
+
+    def __init__(self, observation_space: spaces.Box) -> None:
+        channels, height, width = observation_space.shape
+        super().__init__(observation_space, channels * (height // _BLOCK) * (width // _BLOCK))
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        """Features (B, channels · blocks) in [0, 1] of images (B, channels, height, width)."""
+        return avg_pool2d(observations, _BLOCK).flatten(1)

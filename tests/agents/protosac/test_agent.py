@@ -52,7 +52,7 @@ def trained() -> ProtoSAC:
 )
 def test_without_auxiliary_losses_an_update_is_exactly_that_of_sac(policy_kwargs, ent_coef):
     off = {f"{name}_weight": 0.0 for name in ("cluster", "coverage", "separation", "sharpness", "usage")}
-    options = off | {"ent_coef": ent_coef, "policy_kwargs": policy_kwargs, "latent_dim": 64}
+    options = off | {"space": "encoder", "ent_coef": ent_coef, "policy_kwargs": policy_kwargs, "latent_dim": 64}
     ours, theirs = (protosac(**options, final_projection=False).learn(60) for _ in range(2))
     for agent, train in ((ours, ProtoSAC.train), (theirs, SB3SAC.train)):
         np.random.seed(5)
@@ -169,7 +169,7 @@ def test_explanations_account_for_the_deterministic_action(mixture):
 def test_prototypes_are_seen_states_after_learning(trained):
     p = trained.prototypes
     assert p.projected
-    assert (p.latents.shape, p.observations.shape, p.action_means.shape) == ((6, 8), (6, 3), (6, 1))
+    assert (p.latents.shape, p.observations.shape, p.action_means.shape) == ((6, 3), (6, 3), (6, 1))
     replay = trained.replay_buffer.observations[: trained.replay_buffer.pos, 0]
     assert all((replay == o).all(1).any() for o in p.observations)
     np.testing.assert_allclose(trained.encode(p.observations), p.latents, atol=1e-5)

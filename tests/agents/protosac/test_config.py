@@ -92,9 +92,10 @@ DAMAGE = [
 ]  # fmt: skip
 PROTOTYPES = [
     setting("n_prototypes", 10**9), setting("n_prototypes", "8"), setting("n_prototypes", 2.5),
-    setting("n_prototypes", 0), setting("n_prototypes", 17), setting("latent_dim", HUGE), setting("latent_dim", True),
+    setting("n_prototypes", 0), setting("n_prototypes", 17), setting("space", "encoder"), setting("latent_dim", True),
     setting("temperature", None), setting("temperature", 0), setting("mixture", "sum"), setting("mixture", ["gmm"]),
-    setting("mixture", None), setting("projection_candidates", 0), setting("projection_interval", -5),
+    setting("mixture", None), setting("space", "sphere"), setting("space", ["encoder"]), setting("metric_weight", -1),
+    setting("projection_candidates", 0), setting("projection_interval", -5),
     setting("usage_weight", "0.1"), setting("final_projection", 1), without("hyperparameters", "mixture"),
 ]  # fmt: skip
 

@@ -310,7 +310,7 @@ def tensors_with(run_dir, **changes):
     [
         ("policy__actor__means", lambda t: torch.full_like(t, float("nan"))),
         ("critic__optimizer__0__exp_avg", lambda t: t / 0),
-        ("actor__optimizer__0__exp_avg_sq", lambda t: t[:1]),
+        ("critic__optimizer__0__exp_avg_sq", lambda t: t[:1]),
         ("policy__actor__means", lambda t: t.double()),
     ],
 )

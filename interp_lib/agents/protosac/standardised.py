@@ -1,0 +1,84 @@
+"""The space of observations as prototypes are compared in it (methods 3.2), and how prototypes follow the states.
+
+    z = √(m / d) ⊙ (x − mean) / std          x: what is observed, d numbers
+    D = ‖z − p_k‖²,  w = softmax(−D / τ)
+
+The metric m is learned with the policy. Prototypes are no parameters: online k-means (van den Oord et al., arXiv
+1711.00937, appendix A.1) keeps each at the mean of the recent states that it is nearest to.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from .actor import ProtoActor
+
+_MEMORY = 0.995  # of means and counts, an update
+_LEAST_SPREAD = 1e-3
+_RARE = 0.05  # share of its even share of states below which a prototype is started anew
+_RESEED_EVERY = 200
+
+
+class StandardisedSpace(nn.Module):
+    """Observations in standard deviations, each number weighted by a learned metric.
+
+    Args:
+        size: d, numbers of an observation.
+    """
+
+    centre: torch.Tensor
+    variance: torch.Tensor
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.log_metric = nn.Parameter(torch.zeros(size))
+        self.register_buffer("centre", torch.zeros(size))
+        self.register_buffer("variance", torch.ones(size))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Points (B, d) of observations (B, d)."""
+        spread = self.variance.sqrt().clamp_min(_LEAST_SPREAD)
+        return (x - self.centre) / spread * (0.5 * self.log_metric).exp() / x.shape[1] ** 0.5
+
+    @torch.no_grad()
+    def observe(self, x: torch.Tensor, memory: float = 0.0) -> None:
+        """Take mean and variance from observations (B, d), and from those before with weight ``memory``."""
+        mean = x.mean(0)
+        self.centre.lerp_(mean, 1 - memory)
+        self.variance.lerp_(((x - self.centre) ** 2).mean(0), 1 - memory)
+
+    def unevenness(self) -> torch.Tensor:
+        """How far the metric is from weighing all numbers alike: the variance of its logarithm."""
+        return self.log_metric.var(unbiased=False)
+
+
+@torch.no_grad()
+def follow(actor: ProtoActor, features: torch.Tensor, update: int) -> None:
+    """One step of online k-means: prototypes move to the mean of the states (B, d) they are nearest to.
+
+    Now and then a prototype with hardly any states is started anew on the state that is covered worst, with the
+    Gaussian that the policy has there.
+    """
+    assert isinstance(actor.encoder, StandardisedSpace)
+    actor.encoder.observe(features, 0.999)
+    comparison = actor.compare_latents(actor.encode_features(features))
+    least, nearest = comparison.distances.min(1)
+    counts = torch.zeros_like(actor.followers).index_add_(0, nearest, torch.ones_like(least))
+    sums = torch.zeros_like(actor.prototypes).index_add_(0, nearest, features)
+    actor.followers.mul_(_MEMORY).add_(counts, alpha=1 - _MEMORY)
+    # The mean of all states so far, old ones forgotten: p ← p + (sum − count · p) (1 − memory) / followers.
+    gain = (1 - _MEMORY) / actor.followers.clamp_min(1e-6)
+    actor.prototypes.add_((sums - counts[:, None] * actor.prototypes) * gain[:, None])
+    if update % _RESEED_EVERY == 0:
+        even = len(features) / actor.n_prototypes
+        rare = torch.nonzero(actor.followers < _RARE * even)[:, 0]
+        worst = least.argsort(descending=True)[: len(rare)]
+        weights = comparison.weights[worst]
+        actor.means[rare] = weights @ actor.means
+        actor.log_stds[rare] = (weights @ actor.stds()).log()
+        actor.prototypes[rare] = features[worst]
+        actor.followers[rare] = even
