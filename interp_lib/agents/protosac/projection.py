@@ -27,8 +27,8 @@ from stable_baselines3.common.buffers import ReplayBuffer
 
 from .actor import ProtoActor
 from .losses import squared_distances
-from .standardised import StandardisedSpace
 from .mixtures import MIXTURES, SquashedMixture, imitation
+from .standardised import StandardisedSpace
 
 _CHUNK = 2048
 

@@ -10,18 +10,7 @@ Started from RL Zoo's SAC settings. Differences, and why:
   0.1 or less at first, and an entropy coefficient that starts at 1 outweighed that: after 12,500 actions it had come
   down to 0.18, and nothing was learned.
 
-Prototypes: with cluster and coverage weights of 0.1 and no projection while training, Pendulum's prototypes drifted off
-the states they should stand for (4 shared a decision); with 1.0 and a projection every 2,000 steps 1.2 did, at the
-same return. With separation and usage weights of 0.1 the prototypes of one MountainCar seed in three fell together: 2
-in use while training, return 73; with 1.0 its 15 are. HalfCheetah at temperature 0.15, separation weight 0.1 and usage
-weight 1 had 6.7 of 24 in use after 200,000 steps, its prototypes a squared distance of 0.05 apart (of at most 4) and
-Gaussians out of bounds (actor.py), and returned 4992. At 0.3, 1 and 5, in bounds, 19.9 are in use and it returns 6990;
-Hopper's 32 went from 12.4 in use to 27.9 and its return from 3022 to 3169.
-
-Pendulum balances in 86% of its decisions, so few of its 16 prototypes are in use at temperature 0.15: 5.7
-(prototypes.usage; 50 evaluation episodes, seed 0, 20,000 steps), 5.9 with a usage weight of 1 instead of 0.1, 3.4
-of 8. At temperature 0.3 and usage weight 1 it is 10.2 at the same return, -134, and 5.9 instead of 1.3 share a
-decision: prototypes that are more used and decisions that take longer to read are the same thing here.
+Prototypes: ENCODER has what the older form was tuned to, on the seeds it was reported on.
 """
 
 from __future__ import annotations
@@ -64,47 +53,61 @@ class SACSettings:
 class TaskSettings(SACSettings):
     """One row of the table: what SAC has, and ProtoSAC's own settings."""
 
-    space: str = _option("observation", "observation (standardised, learned metric) or encoder (unit sphere)")
-    n_prototypes: int = _option(16, "K, the number of prototypes")
-    latent_dim: int = _option(32, "d, dimensions of the latent space")
-    temperature: float = _option(0.15, "of the softmax over similarities; lower: fewer prototypes share a decision")
+    space: str = _option("observation", "where states are compared: observation (standardised) or encoder (learned)")
+    n_prototypes: int = _option(64, "K, the number of prototypes")
+    latent_dim: int = _option(32, "d, dimensions of the encoder's space")
+    temperature: float = _option(0.1, "of the softmax over similarities; lower: fewer prototypes share a decision")
     mixture: str = _option("blend", "blend, N(Σ w μ, (Σ w σ)²), or gmm, Σ w N(μ, σ²)")
-    cluster_weight: float = _option(1.0, "weight of the distance from a state to its nearest prototype")
-    coverage_weight: float = _option(1.0, "weight of the distance from a prototype to its nearest state")
-    separation_weight: float = _option(0.1, "weight of the loss that keeps prototypes apart")
-    separation_margin: float = _option(0.3, "squared distance, in [0, 4], that prototypes are kept apart by")
-    sharpness_weight: float = _option(0.1, "weight of a decision's entropy above that of two equal prototypes")
+    cluster_weight: float = _option(1.0, "encoder: weight of the distance from a state to its nearest prototype")
+    coverage_weight: float = _option(1.0, "encoder: weight of the distance from a prototype to its nearest state")
+    separation_weight: float = _option(0.1, "encoder: weight of the loss that keeps prototypes apart")
+    separation_margin: float = _option(0.3, "encoder: squared distance, in [0, 4], that prototypes are kept apart by")
+    sharpness_weight: float = _option(3.0, "weight of a decision's entropy above that of two equal prototypes")
     usage_weight: float = _option(0.1, "weight of log K − entropy of the mean weights; pushes towards using all")
-    metric_weight: float = _option(0.1, "weight of the variance of the metric's logarithm")
-    projection_interval: int = _option(5_000, "steps between projections while training; 0: only at the end")
+    metric_weight: float = _option(0.1, "observation: weight of the variance of the metric's logarithm")
+    projection_interval: int = _option(0, "steps between projections while training; 0: only at the end")
     projection_candidates: int = _option(100_000, "replay states a projection chooses from, at most")
 
 
-_MUJOCO = TaskSettings(timesteps=1_000_000, learning_starts=10_000, n_prototypes=24, latent_dim=64, usage_weight=1.0)
-_LOCOMOTION = replace(_MUJOCO, temperature=0.3, separation_weight=1.0, usage_weight=5.0)
+_MUJOCO = TaskSettings(timesteps=1_000_000, learning_starts=10_000)
 
 SETTINGS: dict[str, TaskSettings] = {
-    "pendulum": TaskSettings(
-        timesteps=20_000, learning_rate=1e-3, buffer_size=20_000,
-        temperature=0.3, usage_weight=1.0, projection_interval=2_000,
-    ),
+    "pendulum": TaskSettings(timesteps=20_000, learning_rate=1e-3, buffer_size=20_000, n_prototypes=32),
     "lunarlander": TaskSettings(
         timesteps=500_000, net_arch=(400, 300), learning_rate="lin_7.3e-4", buffer_size=500_000, learning_starts=10_000,
-        tau=0.01, n_prototypes=24, latent_dim=64,
+        tau=0.01,
     ),
     "mountaincar": TaskSettings(
         timesteps=50_000, net_arch=(64, 64), buffer_size=50_000, batch_size=512, gamma=0.9999, tau=0.01, train_freq=32,
-        gradient_steps=32, ent_coef=0.1, action_noise="ou_1.5",
-        separation_weight=1.0, usage_weight=1.0, projection_interval=2_000,
+        gradient_steps=32, ent_coef=0.1, action_noise="ou_1.5", n_prototypes=32,
     ),
-    "halfcheetah": _LOCOMOTION,
+    "halfcheetah": replace(_MUJOCO, usage_weight=5.0),
     "humanoid": replace(_MUJOCO, timesteps=2_000_000),
-    "hopper": replace(_LOCOMOTION, n_prototypes=32),
+    "hopper": replace(_MUJOCO, usage_weight=5.0),
     "carracing": TaskSettings(
         timesteps=500_000, policy="CnnPolicy", net_arch=(128, 128), buffer_size=100_000, learning_starts=1_000,
         batch_size=64, tau=0.01, train_freq=8, gradient_steps=4, ent_coef="auto_0.05",
-        n_prototypes=16, latent_dim=64, temperature=0.3, separation_weight=1.0, usage_weight=1.0,
         projection_candidates=5_000,  # frame stacks, each 16 kB and a pass through the CNN
+    ),
+}  # fmt: skip
+
+# What the older form differs in. With cluster and coverage weights of 0.1 and no projection while training, Pendulum's
+# prototypes drifted off the states they should stand for; with separation and usage weights of 0.1 those of one
+# MountainCar seed in three fell together. HalfCheetah at temperature 0.15 had 6.7 of 24 in use and returned 4992, at
+# 0.3 with the weights below 19.9 and 6990.
+_OLDER: dict[str, Any] = dict(sharpness_weight=0.0, projection_interval=5_000, temperature=0.15)
+_LOCOMOTION = dict(_OLDER, n_prototypes=24, latent_dim=64, temperature=0.3, separation_weight=1.0, usage_weight=5.0)
+ENCODER: dict[str, dict[str, Any]] = {
+    "pendulum": dict(_OLDER, n_prototypes=16, temperature=0.3, usage_weight=1.0, projection_interval=2_000),
+    "lunarlander": dict(_OLDER, n_prototypes=24, latent_dim=64),
+    "mountaincar": dict(
+        _OLDER, n_prototypes=16, separation_weight=1.0, usage_weight=1.0, projection_interval=2_000,
+    ),
+    "halfcheetah": _LOCOMOTION,
+    "humanoid": dict(_OLDER, n_prototypes=24, latent_dim=64, usage_weight=1.0),
+    "hopper": dict(_LOCOMOTION, n_prototypes=32),
+    "carracing": dict(
+        _OLDER, n_prototypes=16, latent_dim=64, temperature=0.3, separation_weight=1.0, usage_weight=1.0,
     ),
 }  # fmt: skip
 
@@ -137,7 +140,8 @@ def task_settings(env: str, overrides: Mapping[str, Any] | None = None) -> TaskS
             hint = f"Did you mean {' or '.join(near)}?" if near else f"Settings: {', '.join(types)}."
             raise InterpError(f"unknown setting '{name}'. {hint}")
         converted[name] = _convert(name, value, types[name])
-    return replace(SETTINGS[task], **converted)
+    form = ENCODER[task] if converted.get("space") == "encoder" else {}
+    return replace(SETTINGS[task], **{**form, **converted})
 
 
 def prototype_settings(settings: TaskSettings) -> dict[str, Any]:

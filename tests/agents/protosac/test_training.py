@@ -40,7 +40,9 @@ def test_a_run_is_trained_logged_and_resumed(tmp_path):
     last = first.iloc[-1]
     assert -2000 < last.eprewmean < 0 and last.eplenmean == 200 and last.fps > 0
     assert 1 <= last.prototypes_per_decision <= last.prototypes_used <= 6
-    assert np.isfinite(first.iloc[-1].drop("separation_loss").to_numpy(float)).all()  # the encoder's space alone has one
+    assert np.isfinite(
+        first.iloc[-1].drop("separation_loss").to_numpy(float)
+    ).all()  # the encoder's space alone has one
 
     config = json.loads((run / "config.json").read_text())
     assert (config["timesteps"], config["hyperparameters"]["n_prototypes"]) == (300, 6)
