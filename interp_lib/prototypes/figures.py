@@ -78,8 +78,9 @@ def plot_gallery(study: PrototypeStudy, *, most: int | None = None, columns: int
             what = f"{action_names[0]} alone" if dims == 1 else "action alone"
             action_axes.set_xlabel(what, fontsize=8.5, labelpad=2)
     fig.text(
-        0.15 / width, 1 - 0.1 / height, f"{len(shown)} of {len(usage.led)} prototypes, by mean weight over "
-        f"n = {len(usage.per_decision):,} decisions", fontsize=11, fontweight="bold", va="top",
+        0.15 / width, 1 - 0.1 / height, f"{len(shown)} of {len(usage.led)} prototypes, by mean weight; they lead "
+        f"{percent(usage.led[shown].sum())} of n = {len(usage.per_decision):,} decisions", fontsize=11,
+        fontweight="bold", va="top",
     )  # fmt: skip
     return fig
 

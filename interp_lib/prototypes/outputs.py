@@ -51,7 +51,7 @@ def save_returns(study: PrototypeStudy, outputs: Outputs, runs: Runs, baseline: 
     return table
 
 
-def save_gallery(study: PrototypeStudy, outputs: Outputs, runs: Runs, *, most: int | None = None) -> None:
+def save_gallery(study: PrototypeStudy, outputs: Outputs, runs: Runs, *, most: int | None = 16) -> None:
     """Save the gallery: each prototype's state, its actions, how much it has to say, when, and what that is worth."""
     low, high = study.bounds
     bars = " (bars: its central 90%)" if len(low) > MOST_RIDGES else ""

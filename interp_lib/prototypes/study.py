@@ -97,7 +97,7 @@ class PrototypeStudy:
 
     @cached_property
     def latents(self) -> np.ndarray:
-        """(N, d) float32, of length 1."""
+        """(N, d) float32, where the states lie in the actor's space."""
         return np.concatenate([self.agent.encode(trace.observations) for trace in self.traces])
 
     @cached_property
@@ -137,7 +137,7 @@ class PrototypeStudy:
 
     @cached_property
     def distances(self) -> np.ndarray:
-        """Squared latent distance (N,) of every state to the prototype that leads there, from 0 (the same) to 4."""
+        """Squared distance (N,), in the actor's space, of every state to the prototype that leads there."""
         return ((self.latents - self.agent.prototypes.latents[self.leading]) ** 2).sum(1)
 
     @cached_property
