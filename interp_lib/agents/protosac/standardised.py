@@ -75,7 +75,7 @@ def follow(actor: ProtoActor, features: torch.Tensor, update: int) -> None:
     actor.prototypes.add_((sums - counts[:, None] * actor.prototypes) * gain[:, None])
     if update % _RESEED_EVERY == 0:
         even = len(features) / actor.n_prototypes
-        rare = torch.nonzero(actor.followers < _RARE * even)[:, 0]
+        rare = torch.nonzero(actor.followers < _RARE * even)[: len(features), 0]
         worst = least.argsort(descending=True)[: len(rare)]
         weights = comparison.weights[worst]
         actor.means[rare] = weights @ actor.means
