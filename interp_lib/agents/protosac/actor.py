@@ -83,6 +83,8 @@ class ProtoActor(BasePolicy):
     """
 
     action_space: spaces.Box
+    encoder: nn.Sequential | StandardisedSpace
+    followers: torch.Tensor
     prototype_observations: torch.Tensor
     placed: torch.Tensor
     observed: torch.Tensor
@@ -110,7 +112,6 @@ class ProtoActor(BasePolicy):
         self.temperature, self.mixture, self.space = temperature, mixture, space
 
         action_dim = get_action_dim(action_space)
-        self.encoder: nn.Module
         if space == "encoder":
             self.encoder = nn.Sequential(*create_mlp(features_dim, latent_dim, net_arch, activation_fn))
             self.prototypes = nn.Parameter(F.normalize(torch.randn(n_prototypes, latent_dim), dim=1))
@@ -242,8 +243,9 @@ class ProtoSACPolicy(SACPolicy):
     def make_actor(  # type: ignore[override]  # as above
         self, features_extractor: BaseFeaturesExtractor | None = None
     ) -> ProtoActor:
-        if self.prototype_kwargs["space"] == "observation" and is_image_space(self.observation_space):
-            features_extractor = CoarseFrames(self.observation_space)  # what a person would call alike, not a CNN
+        space = self.observation_space
+        if self.prototype_kwargs["space"] == "observation" and isinstance(space, spaces.Box) and is_image_space(space):
+            features_extractor = CoarseFrames(space)  # what a person would call alike, not a CNN
         kwargs = self._update_features_extractor(self.net_args, features_extractor)
         return ProtoActor(**kwargs, **self.prototype_kwargs).to(self.device)
 
