@@ -27,7 +27,7 @@ from stable_baselines3.common.policies import ContinuousCritic
 from torch import nn
 
 from ...common import compute
-from ...common.compute import NARROW, multiply
+from ...common.compute import NARROW, has_fast_bf16, multiply
 from .losses import ActorLoss, actor_loss, critic_loss
 
 _FEW_ROWS = 32  # a single decision gains nothing
@@ -57,8 +57,18 @@ def run_mlp(network: nn.Sequential, x: torch.Tensor, *, frozen: bool = False) ->
         return _MLP.apply(x, *parameters)
     # What is compiled is differentiated operation by operation: layer by layer, then, frozen ones left out.
     for i in range(len(layers)):
-        x = F.linear(_FloatReLU.apply(x) if i else x, *parameters[2 * i : 2 * i + 2])
+        weight, bias = parameters[2 * i : 2 * i + 2]
+        x = _FloatReLU.apply(x) if i else x
+        if min(weight.shape) >= NARROW and x.device.type == "cpu" and _multiplies_bf16():
+            x = F.linear(x.bfloat16(), weight.bfloat16()).float() + bias
+        else:
+            x = F.linear(x, weight, bias)
     return x
+
+
+@torch.compiler.assume_constant_result
+def _multiplies_bf16() -> bool:
+    return has_fast_bf16(torch.device("cpu"))
 
 
 class _FloatReLU(torch.autograd.Function):

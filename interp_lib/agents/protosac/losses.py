@@ -66,7 +66,7 @@ def decision_entropy(weights: torch.Tensor) -> torch.Tensor:
     return entropy(weights).mean()
 
 
-def sharing_loss(weights: torch.Tensor, few: float = 2.0) -> torch.Tensor:
+def sharing_loss(weights: torch.Tensor, few: float = 3.0) -> torch.Tensor:
     """mean_i max(0, H(w_i) − log few), nats: what decisions are shared by beyond ``few``. ``weights`` is (B, K)."""
     return F.relu(entropy(weights) - math.log(few)).mean()
 

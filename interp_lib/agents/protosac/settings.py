@@ -56,15 +56,15 @@ class TaskSettings(SACSettings):
     space: str = _option("observation", "where states are compared: observation (standardised) or encoder (learned)")
     n_prototypes: int = _option(64, "K, the number of prototypes")
     latent_dim: int = _option(32, "d, dimensions of the encoder's space")
-    temperature: float = _option(0.1, "of the softmax over similarities; lower: fewer prototypes share a decision")
+    temperature: float = _option(0.2, "of the softmax over similarities; lower: fewer prototypes share a decision")
     mixture: str = _option("blend", "blend, N(Σ w μ, (Σ w σ)²), or gmm, Σ w N(μ, σ²)")
     cluster_weight: float = _option(1.0, "encoder: weight of the distance from a state to its nearest prototype")
     coverage_weight: float = _option(1.0, "encoder: weight of the distance from a prototype to its nearest state")
     separation_weight: float = _option(0.1, "encoder: weight of the loss that keeps prototypes apart")
     separation_margin: float = _option(0.3, "encoder: squared distance, in [0, 4], that prototypes are kept apart by")
-    sharpness_weight: float = _option(3.0, "weight of a decision's entropy above that of two equal prototypes")
+    sharpness_weight: float = _option(3.0, "weight of a decision's entropy above that of three equal prototypes")
     usage_weight: float = _option(0.1, "weight of log K − entropy of the mean weights; pushes towards using all")
-    metric_weight: float = _option(0.1, "observation: weight of the variance of the metric's logarithm")
+    metric_weight: float = _option(1.0, "observation: weight of the variance of the metric's logarithm")
     projection_interval: int = _option(0, "steps between projections while training; 0: only at the end")
     projection_candidates: int = _option(100_000, "replay states a projection chooses from, at most")
 
@@ -72,10 +72,10 @@ class TaskSettings(SACSettings):
 _MUJOCO = TaskSettings(timesteps=1_000_000, learning_starts=10_000)
 
 SETTINGS: dict[str, TaskSettings] = {
-    "pendulum": TaskSettings(timesteps=20_000, learning_rate=1e-3, buffer_size=20_000, n_prototypes=32),
+    "pendulum": TaskSettings(timesteps=20_000, learning_rate=1e-3, buffer_size=20_000),
     "lunarlander": TaskSettings(
         timesteps=500_000, net_arch=(400, 300), learning_rate="lin_7.3e-4", buffer_size=500_000, learning_starts=10_000,
-        tau=0.01,
+        tau=0.01, n_prototypes=128,
     ),
     "mountaincar": TaskSettings(
         timesteps=50_000, net_arch=(64, 64), buffer_size=50_000, batch_size=512, gamma=0.9999, tau=0.01, train_freq=32,

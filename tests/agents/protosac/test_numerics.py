@@ -135,7 +135,7 @@ def test_losses_by_hand():
     assert losses.sharing_loss(weights).item() == 0.0
     assert losses.sharing_loss(weights, few=1.0).item() == pytest.approx(math.log(2) / 2)
     even = torch.full((2, 4), 0.25)
-    assert losses.sharing_loss(torch.cat([weights, even])).item() == pytest.approx(math.log(2) / 2)
+    assert losses.sharing_loss(torch.cat([weights, even])).item() == pytest.approx(math.log(4 / 3) / 2)
     mean_entropy = -(0.5 * math.log(0.5) + 2 * 0.25 * math.log(0.25))
     assert losses.usage_gap(weights).item() == pytest.approx(math.log(4) - mean_entropy)
 
