@@ -14,7 +14,6 @@ losses can't be satisfied by shrinking the encoder's output.
 
 from __future__ import annotations
 
-import inspect
 from typing import Any, NamedTuple
 
 import torch
@@ -23,15 +22,15 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import get_action_dim, is_image_space
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN, create_mlp
-from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
-from stable_baselines3.sac.policies import SACPolicy
+from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
 from ...common.errors import InterpError
 from .checks import check_settings
-from .kernels import FastCritic, run_mlp
+from .kernels import run_mlp
 from .losses import similarities, squared_distances
 from .mixtures import MIXTURES, Blend, GaussianMixture
+from .policies import FastSACPolicy
 from .settings import PROTOTYPE_DEFAULTS
 from .standardised import StandardisedSpace
 from .vision import CoarseFrames
@@ -204,21 +203,18 @@ class ProtoActor(BasePolicy):
         return self(observation, deterministic)
 
 
-class ProtoSACPolicy(SACPolicy):
+class ProtoSACPolicy(FastSACPolicy):
     """SAC's policy (actor, twin critics, targets) with a :class:`ProtoActor`; the critics are SAC's own.
 
     Args:
         n_prototypes, latent_dim, temperature, mixture: see :class:`ProtoActor`.
-        The others are those of Stable-Baselines3's ``SACPolicy``, gSDE excepted. Optimisers that can be fused are.
+        The others are those of Stable-Baselines3's ``SACPolicy``, gSDE excepted.
 
     Raises:
         InterpError: a prototype setting is out of range, or gSDE is asked for.
     """
 
-    actor: ProtoActor  # type: ignore[assignment]  # SB3 annotates its own Actor, which this replaces
-    actor_parameters: list[torch.Tensor]
-    critic_parameters: list[torch.Tensor]
-    target_parameters: list[torch.Tensor]
+    actor: ProtoActor
 
     def __init__(self, *args: Any, use_sde: bool = False, **kwargs: Any):
         if use_sde:
@@ -229,16 +225,7 @@ class ProtoSACPolicy(SACPolicy):
         for name, known in (("mixture", tuple(MIXTURES)), ("space", SPACES)):
             if own[name] not in known:  # compared, not hashed: a damaged config may hold a list
                 raise InterpError(f"unknown {name} '{own[name]!s:.80}'. Choose one of: {', '.join(known)}.")
-        fusible = "fused" in inspect.signature(kwargs.get("optimizer_class", torch.optim.Adam)).parameters
-        kwargs["optimizer_kwargs"] = ({"fused": True} if fusible else {}) | (kwargs.get("optimizer_kwargs") or {})
         super().__init__(*args, **kwargs)
-
-    def _build(self, lr_schedule: Schedule) -> None:
-        super()._build(lr_schedule)
-        # Walking the modules for these lists at every update would cost as much as the optimiser itself.
-        self.actor_parameters = list(self.actor.parameters())
-        self.critic_parameters = list(self.critic.parameters())
-        self.target_parameters = list(self.critic_target.parameters())
 
     def make_actor(  # type: ignore[override]  # as above
         self, features_extractor: BaseFeaturesExtractor | None = None
@@ -248,9 +235,6 @@ class ProtoSACPolicy(SACPolicy):
             features_extractor = CoarseFrames(space)  # what a person would call alike, not a CNN
         kwargs = self._update_features_extractor(self.net_args, features_extractor)
         return ProtoActor(**kwargs, **self.prototype_kwargs).to(self.device)
-
-    def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> FastCritic:
-        return FastCritic(**self._update_features_extractor(self.critic_kwargs, features_extractor)).to(self.device)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return super()._get_constructor_parameters() | self.prototype_kwargs

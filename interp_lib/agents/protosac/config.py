@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from gymnasium import spaces
+from stable_baselines3 import SAC as SB3SAC
 from stable_baselines3.common.noise import ActionNoise, NormalActionNoise, OrnsteinUhlenbeckActionNoise
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule, TrainFreq
 from torch import nn
@@ -147,7 +148,8 @@ def hyperparameters(agent: RunFolderSAC) -> dict[str, Any]:
     """Everything needed to build the agent again, JSON-able; InterpError where a setting isn't."""
     values = {name: getattr(agent, name) for name in (*_FIRST_FIELDS, *agent.extra_fields, *_LAST_FIELDS)}
     values["policy"] = "CnnPolicy" if len(agent.observation_space.shape or ()) == 3 else "MlpPolicy"
-    if agent.policy_class is not agent.policy_aliases[values["policy"]]:
+    # An agent from Stable-Baselines3's own zip has its class of policy, with the same weights.
+    if agent.policy_class not in (agent.policy_aliases[values["policy"]], SB3SAC.policy_aliases[values["policy"]]):
         usual = "MlpPolicy or CnnPolicy"
         raise InterpError(f"only agents with {usual} can be released as a run folder. Use save() instead.")
     values |= {name: to_json(values[name]) for name, (to_json, _) in _CONVERTED.items()}

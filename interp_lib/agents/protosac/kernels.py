@@ -28,7 +28,7 @@ from torch import nn
 
 from ...common import compute
 from ...common.compute import NARROW, has_fast_bf16, multiply
-from .losses import ActorLoss, actor_loss, critic_loss
+from .losses import ActorLoss
 
 _FEW_ROWS = 32  # a single decision gains nothing
 
@@ -166,15 +166,11 @@ class Compiled:
 
 
 class Losses(NamedTuple):
-    """The two functions an update differentiates: critic_loss and actor_loss, or their twins."""
+    """The two functions an update differentiates (losses.py)."""
 
     critic: Callable[..., torch.Tensor]
     actor: Callable[..., ActorLoss]
 
-
-EAGER = Losses(critic_loss, actor_loss)
-
-
-def compiled_losses() -> Losses:
-    """:data:`EAGER`, to be compiled at the first call."""
-    return Losses(Compiled(critic_loss), Compiled(actor_loss, lambda result: result.total))
+    def compiled(self) -> Losses:
+        """Their twins, to be compiled at the first call."""
+        return Losses(Compiled(self.critic), Compiled(self.actor, lambda result: result.total))

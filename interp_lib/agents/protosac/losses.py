@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
     from .actor import Comparison, ProtoSACPolicy
+    from .policies import FastSACPolicy
 
 
 def squared_distances(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -98,7 +99,7 @@ class ActorLoss(NamedTuple):
 
 
 def critic_loss(
-    policy: ProtoSACPolicy,
+    policy: FastSACPolicy,
     batch: ReplayBufferSamples,
     discounts: torch.Tensor | float,
     ent_coef: torch.Tensor,
@@ -141,6 +142,16 @@ def actor_loss(
     if len(draws) > 1:
         total = total + choice_gradient(costs, [weight for _, weight in draws if weight is not None])
     return ActorLoss(total, cost.detach(), torch.cat(log_probs).detach().mean(), terms)
+
+
+def gaussian_actor_loss(
+    policy: FastSACPolicy, observations: torch.Tensor, ent_coef: torch.Tensor, noise: torch.Tensor, _: None = None
+) -> ActorLoss:
+    """L_actor of SAC itself, without prototypes; arguments as :func:`actor_loss`."""
+    actions, log_prob = policy.actor.action_log_prob(observations, noise[0])
+    q = torch.cat(policy.critic(observations, actions, frozen=True), 1).amin(1)
+    cost = (ent_coef * log_prob - q).mean()
+    return ActorLoss(cost, cost.detach(), log_prob.detach().mean(), {})
 
 
 def auxiliary_loss(

@@ -19,6 +19,12 @@ def log_tanh_slope(u: torch.Tensor) -> torch.Tensor:
     return 2.0 * (math.log(2.0) - u - F.softplus(-2.0 * u))
 
 
+def log_density(u: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """Exact log-density (B,) of the action tanh(u) where u ~ N(mean, std²), all (B, a)."""
+    normal = -0.5 * ((u - mean) / std) ** 2 - std.log() - _LOG_SQRT_2PI
+    return (normal - log_tanh_slope(u)).sum(-1)
+
+
 class Blend:
     """u ~ N(Σ_k w_k μ_k, (Σ_k w_k σ_k)²): prototypes vote on one Gaussian. Reparameterised.
 
@@ -40,8 +46,7 @@ class Blend:
 
     def log_prob(self, u: torch.Tensor) -> torch.Tensor:
         """Exact log-density (B,) of the action tanh(u)."""
-        normal = -0.5 * ((u - self.mean) / self.std) ** 2 - self.std.log() - _LOG_SQRT_2PI
-        return (normal - log_tanh_slope(u)).sum(-1)
+        return log_density(u, self.mean, self.std)
 
     def mode(self) -> torch.Tensor:
         """The deterministic u (B, a)."""

@@ -10,38 +10,36 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from stable_baselines3 import SAC as SB3SAC
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, ReplayBufferSamples
 
-from ...common.compute import has_cpp_compiler, prefers_onednn
 from ...common.errors import InterpError
 from .actor import NEEDS_BOX, POLICY_SETTINGS, ProtoCnnPolicy, ProtoSACPolicy
-from .base import RunFolderSAC
-from .checks import refuse_nan_losses
-from .kernels import EAGER, Losses, compiled_losses
-from .losses import AuxiliaryWeights, draws_needed
+from .kernels import Losses
+from .losses import AuxiliaryWeights, actor_loss, critic_loss, draws_needed, gaussian_actor_loss
+from .policies import GaussianCnnPolicy, GaussianPolicy
 from .projection import spread
 from .prototyped import PrototypedSAC
 from .settings import PROTOTYPE_DEFAULTS
 from .standardised import follow
+from .updates import FastSAC
 
 _RECENT = 20_000  # steps of which the states are followed by prototypes
-_COMPILING_PAYS = 100_000  # steps: some 2 ms saved in each against most of a minute
 
 
-class SAC(RunFolderSAC):
-    """Stable-Baselines3's SAC, plus run folders (``save_run``, ``load_run``): the baseline."""
+class SAC(FastSAC):
+    """Stable-Baselines3's SAC, plus run folders (``save_run``, ``load_run``): the baseline. See :class:`FastSAC`."""
 
     algorithm: ClassVar[str] = "sac"
-
-    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
-        super().train(gradient_steps, batch_size)
-        losses = {name: self.logger.name_to_value[f"train/{name}"] for name in ("actor_loss", "critic_loss")}
-        refuse_nan_losses(losses, self.num_timesteps)
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        **SB3SAC.policy_aliases, "MlpPolicy": GaussianPolicy, "CnnPolicy": GaussianCnnPolicy,
+    }  # fmt: skip
+    _uncompiled = Losses(critic_loss, gaussian_actor_loss)
 
 
 class ProtoSAC(PrototypedSAC):
@@ -69,9 +67,7 @@ class ProtoSAC(PrototypedSAC):
         env: environment, VecEnv or Gymnasium id with Box observations and actions.
         final_projection: project at the end of ``learn``.
         imitation_epochs: of the final projection, in which encoder and Gaussians imitate the policy before it.
-        compile: whether updates go through torch.compile, which takes most of a minute before the first; ``"auto"``:
-            on a CPU, if ``learn`` is asked for 100,000 steps or more, where it was measured to pay (not where oneDNN
-            multiplies, see compute.py) and there is a C++ compiler.
+        compile: see :class:`FastSAC`.
 
     Raises:
         InterpError: discrete actions, Dict observations, a setting out of range or among ``policy_kwargs``, gSDE.
@@ -84,6 +80,7 @@ class ProtoSAC(PrototypedSAC):
         *("final_projection", "imitation_epochs", "projection_candidates"),  # last in every config.json
     )
     projection_interval: int
+    _uncompiled = Losses(critic_loss, actor_loss)
 
     def __init__(
         self,
@@ -93,14 +90,12 @@ class ProtoSAC(PrototypedSAC):
         *,
         final_projection: bool = True,
         imitation_epochs: int = 50,
-        compile: bool | Literal["auto"] = "auto",
         _init_setup_model: bool = True,
         **kwargs: Any,
     ):
         for name, default in PROTOTYPE_DEFAULTS.items():
             setattr(self, name, kwargs.pop(name, default))
-        self.final_projection, self.imitation_epochs, self.compile = final_projection, imitation_epochs, compile
-        self._chosen_losses: Losses | None = None
+        self.final_projection, self.imitation_epochs = final_projection, imitation_epochs
         if misplaced := set(kwargs.get("policy_kwargs") or {}) & set(POLICY_SETTINGS):
             name = sorted(misplaced)[0]
             raise InterpError(f"{name} is an argument of ProtoSAC itself. Pass {name}=…, not within policy_kwargs.")
@@ -116,9 +111,6 @@ class ProtoSAC(PrototypedSAC):
     def _setup_model(self) -> None:
         with self._full_policy_kwargs():
             super()._setup_model()
-        if self.ent_coef_optimizer is not None:
-            assert self.log_ent_coef is not None
-            self.ent_coef_optimizer = torch.optim.Adam([self.log_ent_coef], lr=self.lr_schedule(1), fused=True)
 
     @contextmanager
     def _full_policy_kwargs(self) -> Iterator[None]:
@@ -149,8 +141,6 @@ class ProtoSAC(PrototypedSAC):
         """Stable-Baselines3's ``learn``, then the final projection."""
         if reset_num_timesteps:
             self._last_projection = 0
-        if self.compile == "auto":
-            self._chosen_losses = None  # depends on how long this is for
         interval: Any = log_interval  # SB3 annotates int, and takes None
         super().learn(total_timesteps, callback, interval, tb_log_name, reset_num_timesteps, progress_bar)
         if self.final_projection:
@@ -163,62 +153,24 @@ class ProtoSAC(PrototypedSAC):
         Raises:
             InterpError: a loss is no longer finite.
         """
-        self.policy.set_training_mode(True)
         if not self.actor.placed:
+            self.policy.set_training_mode(True)
             spread(self.actor, self._replay_states(), self._numpy_rng())
-        optimizers = (self.actor.optimizer, self.critic.optimizer, self.ent_coef_optimizer)
-        self._update_learning_rate([optimizer for optimizer in optimizers if optimizer is not None])
-        assert self.replay_buffer is not None
-        updates = []
-        for _ in range(gradient_steps):
-            batch = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
-            updates.append(self._update(batch))
-            self._n_updates += 1
-            if self._n_updates % self.target_update_interval == 0:
-                self._update_targets()
+        super().train(gradient_steps, batch_size)
         self.actor.projected.fill_(False)
-
-        # One transfer from the device for all of them.
-        values = torch.stack([torch.stack(list(u.values())) for u in updates]).mean(0).tolist()
-        means = dict(zip(updates[0], values, strict=True))
-        for name, value in means.items():
-            self.logger.record(f"train/{name}", value)
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        refuse_nan_losses(means, self.num_timesteps)
         if self.projection_interval > 0 and self.num_timesteps - self._last_projection >= self.projection_interval:
             self.project()
 
-    def _update(self, batch: ReplayBufferSamples) -> dict[str, torch.Tensor]:
-        """One gradient step on a batch; returns detached scalars to log."""
-        ent_coef = self.ent_coef_tensor if self.log_ent_coef is None else self.log_ent_coef.detach().exp()
-        discounts = self.gamma if batch.discounts is None else batch.discounts
-        # Drawn here, in SB3's order, so that compiled or not the same numbers are used.
-        noise = torch.randn((draws_needed(self.policy), *batch.actions.shape), device=self.device)
-        next_noise = torch.randn_like(batch.actions)
-        loss = self._losses.critic(self.policy, batch, discounts, ent_coef, next_noise)
-        self.critic.optimizer.zero_grad()
-        loss.backward()
-        self.critic.optimizer.step()
-
-        actor = self._losses.actor(self.policy, batch.observations, ent_coef, noise, self._auxiliary_weights())
-        self.actor.optimizer.zero_grad()
-        # Only the actor's gradients, those of the critics would be thrown away; the user may have frozen some.
-        if trained := [p for p in self.policy.actor_parameters if p.requires_grad]:
-            actor.total.backward(inputs=trained)
-        self.actor.optimizer.step()
+    def _after_update(self, batch: ReplayBufferSamples) -> None:
         self.actor.keep_in_bounds()
         if self.actor.space == "observation":
             follow(self.actor, self._recent_features(len(batch.observations)), self._n_updates)
 
-        logged = {"critic_loss": loss.detach(), "actor_loss": actor.policy, "ent_coef": ent_coef.mean(), **actor.terms}
-        if self.ent_coef_optimizer is not None:
-            assert self.log_ent_coef is not None and not isinstance(self.target_entropy, str)
-            # d/d(log α) of the loss −log α · E[log π + target entropy], which is linear.
-            slope = -(actor.log_prob + self.target_entropy)
-            logged["ent_coef_loss"] = (self.log_ent_coef.detach() * slope).squeeze()
-            self.log_ent_coef.grad = slope.reshape(1)
-            self.ent_coef_optimizer.step()
-        return logged
+    def _draws(self) -> int:
+        return draws_needed(self.policy)
+
+    def _auxiliary_weights(self) -> AuxiliaryWeights:
+        return AuxiliaryWeights(*(getattr(self, name) for name in AuxiliaryWeights._fields))
 
     def _recent_features(self, count: int) -> torch.Tensor:
         """What the feature extractor makes (count, f) of states drawn from the latest in the replay buffer."""
@@ -229,24 +181,3 @@ class ProtoSAC(PrototypedSAC):
         states = self._as_seen(buffer.observations[rows, np.random.randint(buffer.n_envs, size=count)])
         with torch.no_grad():
             return self.actor.extract_features(buffer.to_torch(states), self.actor.features_extractor)
-
-    @property
-    def _losses(self) -> Losses:
-        if self._chosen_losses is None:
-            steps = self._total_timesteps - self._num_timesteps_at_start
-            pays = self.device.type == "cpu" and steps >= _COMPILING_PAYS and not prefers_onednn()
-            compiling = pays and has_cpp_compiler() if self.compile == "auto" else self.compile
-            self._chosen_losses = compiled_losses() if compiling else EAGER
-        return self._chosen_losses
-
-    def _auxiliary_weights(self) -> AuxiliaryWeights:
-        return AuxiliaryWeights(*(getattr(self, name) for name in AuxiliaryWeights._fields))
-
-    def _update_targets(self) -> None:
-        with torch.no_grad():
-            torch._foreach_lerp_(self.policy.target_parameters, self.policy.critic_parameters, self.tau)
-            for source, target in zip(self.batch_norm_stats, self.batch_norm_stats_target, strict=True):
-                target.copy_(source)
-
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_chosen_losses"]

@@ -11,9 +11,9 @@ import torch
 
 from ...common.errors import InterpError
 from .actor import ProtoActor, ProtoSACPolicy
-from .base import RunFolderSAC
 from .checks import refuse_nan
 from .projection import Projection, distinct, latest_observations, place, project, replay_observations
+from .updates import FastSAC
 
 _IMITATED_STATES = 20_000  # of LunarLander about eighty episodes
 
@@ -62,7 +62,7 @@ class Prototypes:
     projected: bool
 
 
-class PrototypedSAC(RunFolderSAC):
+class PrototypedSAC(FastSAC):
     """An agent whose actor compares states with prototypes; ProtoSAC adds how it learns."""
 
     actor: ProtoActor  # type: ignore[assignment]  # SB3 annotates its own Actor, which this replaces

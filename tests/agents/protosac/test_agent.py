@@ -16,7 +16,7 @@ from torch import nn
 
 from interp_lib.agents.protosac import SAC, ProtoSAC
 from interp_lib.agents.protosac.config import make_noise, make_schedule
-from interp_lib.agents.protosac.kernels import EAGER, Compiled, compiled_losses
+from interp_lib.agents.protosac.kernels import Compiled
 from interp_lib.agents.protosac.losses import auxiliary_loss
 from interp_lib.agents.protosac.vision import SmallCNN
 from interp_lib.common.compute import has_cpp_compiler
@@ -69,13 +69,38 @@ def test_without_auxiliary_losses_an_update_is_exactly_that_of_sac(policy_kwargs
         torch.testing.assert_close(ours.log_ent_coef, theirs.log_ent_coef)
 
 
+@pytest.mark.parametrize(
+    ("policy_kwargs", "ent_coef"),
+    [
+        ({"net_arch": [32, 32]}, "auto"),
+        ({"net_arch": {"pi": [80], "qf": [64, 64]}, "n_critics": 3}, 0.2),
+        ({"net_arch": {"pi": [16], "qf": [32]}, "activation_fn": nn.Tanh}, "auto_0.5"),
+    ],
+)
+def test_an_update_of_the_baseline_is_that_of_stable_baselines(policy_kwargs, ent_coef):
+    # Up to the 1e-6 that SB3 adds within log(1 − tanh²u), which is exact here.
+    options = SMALL | {"policy_kwargs": policy_kwargs, "ent_coef": ent_coef}
+    ours, theirs = (SAC("MlpPolicy", make_task_vec("pendulum", 1, 0), **options).learn(60) for _ in range(2))
+    for agent, train in ((ours, SAC.train), (theirs, SB3SAC.train)):
+        np.random.seed(5)
+        torch.manual_seed(5)
+        train(agent, 3, 32)
+    for name in ("actor_loss", "critic_loss", "ent_coef"):
+        expected = theirs.logger.name_to_value[f"train/{name}"]
+        assert ours.logger.name_to_value[f"train/{name}"] == pytest.approx(expected, rel=1e-4, abs=1e-6), name
+    for (name, got), expected in zip(
+        ours.policy.state_dict().items(), theirs.policy.state_dict().values(), strict=True
+    ):
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4, msg=name)
+
+
 @pytest.mark.skipif(not has_cpp_compiler(), reason="torch.compile needs a C++ compiler")
 @pytest.mark.parametrize("mixture", ["blend", pytest.param("gmm", marks=pytest.mark.slow)])
 def test_a_compiled_update_is_the_same_update(mixture):
     # A compiled choice of component draws other numbers than an eager one: leave one to choose from.
     options = {"n_prototypes": 1} if mixture == "gmm" else {}
     agents = [protosac(mixture=mixture, final_projection=False, **options).learn(60) for _ in range(2)]
-    for agent, losses in zip(agents, (compiled_losses(), EAGER), strict=True):
+    for agent, losses in zip(agents, (ProtoSAC._uncompiled.compiled(), ProtoSAC._uncompiled), strict=True):
         agent._chosen_losses = losses
         torch.manual_seed(5)
         np.random.seed(5)
@@ -154,7 +179,7 @@ def test_explanations_account_for_the_deterministic_action(mixture):
     assert e.weights.shape == e.similarities.shape == e.prototype_ids.shape == (7, 6)
     assert e.component_means.shape == e.component_stds.shape == (6, 1)
     np.testing.assert_allclose(e.weights.sum(1), 1, rtol=1e-5)
-    np.testing.assert_allclose(e.weights, torch.softmax(torch.tensor(e.similarities) / 0.15, 1), rtol=1e-4)
+    np.testing.assert_allclose(e.weights, torch.softmax(torch.tensor(e.similarities) / agent.temperature, 1), rtol=1e-4)
     ordered = np.take_along_axis(e.weights, e.prototype_ids, 1)
     assert (np.diff(ordered, axis=1) <= 0).all()
 
