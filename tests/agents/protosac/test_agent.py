@@ -87,7 +87,7 @@ def test_an_update_of_the_baseline_is_that_of_stable_baselines(policy_kwargs, en
         train(agent, 3, 32)
     for name in ("actor_loss", "critic_loss", "ent_coef"):
         expected = theirs.logger.name_to_value[f"train/{name}"]
-        assert ours.logger.name_to_value[f"train/{name}"] == pytest.approx(expected, rel=1e-4, abs=1e-6), name
+        assert ours.logger.name_to_value[f"train/{name}"] == pytest.approx(expected, rel=1e-4, abs=1e-5), name
     for (name, got), expected in zip(
         ours.policy.state_dict().items(), theirs.policy.state_dict().values(), strict=True
     ):
