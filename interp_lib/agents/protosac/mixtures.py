@@ -37,6 +37,17 @@ class Blend:
         self.mean = weights @ means
         self.std = weights @ stds
 
+    @classmethod
+    def of(cls, mean: torch.Tensor, std: torch.Tensor) -> Blend:
+        """One Gaussian a state, mean and deviation (B, a), whatever it comes from."""
+        blend = cls.__new__(cls)
+        blend.mean, blend.std = mean, std
+        return blend
+
+    def __getitem__(self, index: torch.Tensor | slice) -> Blend:
+        """The distributions of some of the states."""
+        return Blend.of(self.mean[index], self.std[index])
+
     def sample(self, noise: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Draw u (B, a). The second value, if any, is the log-weight (B,) of the component it was drawn from.
 
@@ -63,6 +74,9 @@ class GaussianMixture:
     def __init__(self, weights: torch.Tensor, means: torch.Tensor, stds: torch.Tensor):
         self.weights, self.means, self.stds = weights, means, stds
         self.log_weights = weights.clamp_min(torch.finfo(weights.dtype).tiny).log()
+
+    def __getitem__(self, index: torch.Tensor | slice) -> GaussianMixture:
+        return GaussianMixture(self.weights[index], self.means, self.stds)
 
     def sample(self, noise: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         component = torch.multinomial(self.weights.detach(), 1)

@@ -179,17 +179,10 @@ def spread(actor: ProtoActor, candidates: np.ndarray, rng: np.random.Generator) 
 
 
 class Decisions(NamedTuple):
-    """What a policy does in m states: features (m, f) the encoder sees, weights (m, K), Gaussians (K, a)."""
+    """What a policy does in m states: features (m, f) the encoder sees, and how actions are distributed there."""
 
     features: torch.Tensor
-    weights: torch.Tensor
-    means: torch.Tensor
-    stds: torch.Tensor
-    mixture: str
-
-    def at(self, index: torch.Tensor | slice) -> SquashedMixture:
-        """The action distributions in some of the states."""
-        return MIXTURES[self.mixture](self.weights[index], self.means, self.stds)
+    mixed: SquashedMixture
 
 
 @torch.no_grad()
@@ -197,13 +190,13 @@ def decisions(actor: ProtoActor, observations: torch.Tensor) -> Decisions:
     """Record what ``actor`` does at observations (m, *observation), to be imitated later."""
     features = features_of(actor, observations)
     means, stds = actor.means.detach().clone(), actor.stds().detach()
-    return Decisions(features, _weights(actor, features), means, stds, actor.mixture)
+    return Decisions(features, MIXTURES[actor.mixture](_weights(actor, features), means, stds))
 
 
 @torch.no_grad()
 def divergence(actor: ProtoActor, before: Decisions) -> float:
     """Mean KL(before ‖ actor), nats a decision."""
-    return imitation(before.at(slice(None)))(actor.mix(_weights(actor, before.features))).item()
+    return imitation(before.mixed)(actor.mix(_weights(actor, before.features))).item()
 
 
 @torch.no_grad()
@@ -212,7 +205,7 @@ def refit_gaussians(actor: ProtoActor, before: Decisions, *, steps: int = 100) -
 
     Where nothing is gained the Gaussians stay as well.
     """
-    of_actor = imitation(before.at(slice(None)))
+    of_actor = imitation(before.mixed)
     weights = _weights(actor, before.features)
     gaussians = [p for p in (actor.means, actor.log_stds) if p.requires_grad]  # the user may have frozen some
     if not gaussians:
@@ -258,7 +251,7 @@ def imitate(
             with torch.enable_grad():
                 latents = actor.encode_features(torch.cat([before.features[index], own]))
                 comparison = actor.compare_latents(latents[: len(index)], latents[len(index) :])
-                loss = imitation(before.at(index))(actor.mix(comparison.weights))
+                loss = imitation(before.mixed[index])(actor.mix(comparison.weights))
                 optimizer.zero_grad()
                 loss.backward()
             optimizer.step()

@@ -80,6 +80,7 @@ class ProtoSAC(PrototypedSAC):
         *("final_projection", "imitation_epochs", "projection_candidates"),  # last in every config.json
     )
     projection_interval: int
+    temperature: float
     _uncompiled = Losses(critic_loss, actor_loss)
 
     def __init__(
