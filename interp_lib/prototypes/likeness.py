@@ -233,8 +233,8 @@ def verdict(found: Likeness) -> str:
         return "The prototypes were never projected: they are no states that another one could look like."
     near, ratio, sharing = found.agent.near, found.agent.ratio, found.sharing
     kept = (
-        _kept(near, LEAST_NEAR, least=True), _kept(ratio, MOST_RATIO, least=False),
-        _kept(sharing, MOST_SHARING, least=False),
+        bar_kept(near, LEAST_NEAR, least=True), bar_kept(ratio, MOST_RATIO, least=False),
+        bar_kept(sharing, MOST_SHARING, least=False),
     )  # fmt: skip
     whole = next((word for word in ("not kept", "not shown") if word in kept), "kept")
     return (
@@ -248,7 +248,8 @@ def verdict(found: Likeness) -> str:
     )
 
 
-def _kept(measured: Interval, bar: float, *, least: bool) -> str:
+def bar_kept(measured: Interval, bar: float, *, least: bool) -> str:
+    """Whether an interval is on the good side of a bar: ``kept``, ``not kept`` or ``not shown``."""
     good, bad = (measured.low, measured.high) if least else (-measured.high, -measured.low)
     bar = bar if least else -bar
     return "kept" if good >= bar else "not kept" if bad < bar else "not shown"  # NaN: not shown

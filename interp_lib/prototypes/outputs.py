@@ -24,7 +24,9 @@ from .faithfulness import EFFECT, Controls, purity, stability
 from .faithfulness_figure import plot_faithfulness
 from .figures import MOST_RIDGES, plot_gallery, plot_likeness, plot_nearest, plot_state_map, plot_usage
 from .leaders import save_leader_graph
-from .likeness import DUPLICATE_ACTION, DUPLICATE_DISTANCE, NEAR, likeness_table
+from .likeness import DUPLICATE_ACTION, DUPLICATE_DISTANCE, LEAST_NEAR, MOST_SHARING, NEAR, likeness_table
+from .readability import LEAST_SCALED, SWEPT, baselines_table, settings_of_ours
+from .readability_figure import draw_front
 from .study import PrototypeStudy, compare_returns
 from .traces import even_steps, playback_fps, with_frames
 
@@ -292,6 +294,43 @@ def save_stability(
         [*runs, *(run.path for run in others)],
     )
     return table
+
+
+def save_front(rows: pd.DataFrame, outputs: Outputs) -> None:
+    """Save what return costs what likeness; ``rows`` are those of readability.read_rows."""
+    ours = settings_of_ours(rows)
+    outputs.figure(
+        draw_front(rows),
+        "readability_front",
+        "Return against readability, an agent (one training seed) a mark: likeness above, prototypes that share a "
+        "decision below, both better to the right. Scaled return: 0 is a random policy, 1 (line) SAC of the same seed. "
+        f"Dashed: the bars, {LEAST_SCALED:.0%} of SAC, {LEAST_NEAR:.0%}, {MOST_SHARING:g} prototypes. Grey steps: the "
+        f"front of the {len(ours)} ProtoSAC agents ({(ours['agent'] == SWEPT).sum()} of other settings, coloured by K, "
+        "beside those released). 95% bootstrap intervals over "
+        f"n = {_episodes(rows)} episodes each, on the same seeds.",
+        sorted(set(rows["run"])),
+    )
+
+
+def save_baselines(rows: pd.DataFrame, outputs: Outputs) -> pd.DataFrame:
+    """Save return and likeness of SAC, SAC made readable afterwards, and ProtoSAC; returns the table."""
+    table = baselines_table(rows)
+    outputs.table(
+        table,
+        "readability_baselines",
+        "SAC, SAC distilled into prototypes after training (encoder frozen, as PW-Net does), k-medoids of SAC's states "
+        "with its actions, ProtoSAC with an encoder, and ProtoSAC, a training seed each: return, the same on the scale "
+        "from random (0) to SAC (1); share of decisions whose leader is the nearest prototype, and among the "
+        f"{NEAR} nearest; distance to the leader over that of two random states; prototypes that share a decision. "
+        f"95% bootstrap intervals over n = {_episodes(rows)} episodes.",
+        sorted(set(rows.loc[rows["agent"] != SWEPT, "run"])),
+    )
+    return table
+
+
+def _episodes(rows: pd.DataFrame) -> str:
+    least, most = rows["episodes"].min(), rows["episodes"].max()
+    return f"{least}" if least == most else f"{least} to {most}"
 
 
 def save_prototype_outputs(agent: ProtoSAC, run: Run, outputs: Outputs, *, episodes: int, seed: int = 0) -> None:
