@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..agents.protosac.settings import task_settings
+from ..agents.registry import ALGORITHMS
 from ..agents.returns import evaluate_continuous
 from ..common.errors import InterpError
 from ..common.provenance import git_state
@@ -218,8 +219,9 @@ def sweep_jobs(
 def _trained(
     run_dir: Path, task: str, steps: int, seed: int, settings: dict[str, str], progress: bool
 ) -> tuple[Any, Run]:
-    if (before := _steps(run_dir)) < steps:
-        options = None if before else settings  # a resumed run has its own
+    if _steps(run_dir) < steps:
+        begun = (run_dir / ALGORITHMS["protosac"].state).exists()
+        options = None if begun else settings  # a resumed run has its own
         train(
             "protosac", task, timesteps=steps, seed=seed, run_dir=run_dir, options=options, resume=True,
             progress=progress,

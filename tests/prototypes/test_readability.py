@@ -227,6 +227,12 @@ def test_a_sweep_trains_each_setting_and_goes_on_where_it_stopped(tmp_path):
     rows = make_rows(path, [first, second], progress=False)
     assert rows["temperature"].tolist() == [0.1, 0.5] and (rows["K"] == 4).all() and (rows["steps"] == 120).all()
     assert (rows["agent"] == SWEPT).all() and rows["run"].is_unique and (rows["seed"] == 3).all()
+    for left in ("config.json", "policy.safetensors"):  # as a kill leaves it between two files
+        (tmp_path / "runs" / rows["run"][1] / left).unlink()
+    assert second.made_of() is None and second.is_done(rows)  # its row stays as long as nothing says otherwise
+    (tmp_path / "empty.csv").write_text(",".join(COLUMNS) + "\n")
+    again = make_rows(tmp_path / "empty.csv", [second], progress=False)
+    pd.testing.assert_frame_equal(again, rows[1:].reset_index(drop=True))
     with pytest.raises(InterpError, match="unknown setting 'temprature'. Did you mean temperature"):
         jobs({"temprature": ["1"]})
     assert len(list((tmp_path / "runs").iterdir())) == 2
