@@ -139,10 +139,12 @@ def test_the_verdict_names_the_best_that_is_readable_and_what_it_costs(rows):
     assert "the best of them returns 97% [95%, 99%] of what SAC gains" in said and "At least 95%: kept;" in said
     assert "the best of all returns 102%" in said.lower() and "costs 5% of that gain" in said
 
+    assert "SAC distilled 70% (the bar is kept by 0 of 1), k-medoids 20% (the bar is kept by 1 of 1)." in said
+
     one = pd.DataFrame([row(SWEPT, 0.9, 0.9, settings="temperature=0.1"), row(SWEPT, 0.8, 0.2, settings="x=1")])
     said = front_verdict(one)
     assert "1 keeps the bar" in said and "At least 95%: not kept. No agent returns more." in said
-    assert "temperature=0.1, seed 0" in said and "flattered" not in said
+    assert "temperature=0.1, seed 0" in said and "flattered" not in said and "Made of SAC" not in said
     none = front_verdict(pd.DataFrame([row(ENCODER, 1.1, 0.3)]))
     assert "of 1 ProtoSAC agents none keeps the bar" in none and "110%" in none
 
