@@ -169,7 +169,9 @@ def plot_nearest(study: PrototypeStudy, *, rows: int = 4, count: int = 4) -> Fig
             panel.set_title(what, fontsize=7.5, pad=3, fontweight="normal")
         for panel in axes[row, 1 + len(states) :]:
             panel.axis("off")
-    fig.suptitle("Prototype, and the evaluation states nearest to it (D: squared latent distance)", fontsize=10)
+    fig.suptitle(
+        "Prototype, and the evaluation states nearest to it (D: squared distance, as the agent compares)", fontsize=10
+    )
     return fig
 
 

@@ -73,7 +73,7 @@ def leader_graph(study: PrototypeStudy, *, most: int = 1200, seed: int = 0) -> L
     rows = np.unique(np.linspace(0, len(study.leading) - 1, most).astype(np.int64))
     latents = study.agent.encode(study.observations[rows])
     points = tsne(np.concatenate([latents, study.agent.prototypes.latents]), seed=seed)
-    flat = StateMap(points[: len(rows)], points[len(rows) :], ("t-SNE₁ of the latent state", "t-SNE₂"))
+    flat = StateMap(points[: len(rows)], points[len(rows) :], ("t-SNE₁ of the agent's space", "t-SNE₂"))
     found = leading_stretches(study.traces)
     dwell = found.groupby("cluster")["length"].mean().to_dict()
     return LeaderGraph(flat, study.leading[rows], transitions_between(found, len(study.traces)), dwell)
@@ -114,7 +114,7 @@ def save_leader_graph(study: PrototypeStudy, outputs: Outputs, runs: Sequence[Pa
     outputs.figure(
         plot_leader_graph(study, graph),
         "leader_graph",
-        f"Left: t-SNE of {len(graph.leading):,} latent states of the {study.info.gym_id} agent with its prototypes, "
+        f"Left: t-SNE of {len(graph.leading):,} states of the {study.info.gym_id} agent with its prototypes, "
         f"coloured by leading prototype. Right: prototypes that lead in at least {LEAST_SHARE:.0%} of {study.size}, "
         f"with that share and the mean steps they lead at a stretch; arrows: who leads next, from {LEAST_NEXT:.0%} on, "
         f"of prototypes left at least {LEAST_VISITS} times. {study.pictures.note}",

@@ -1,6 +1,6 @@
 """Does this state look like that? How near, to the eye, the prototype that leads is to the state it speaks for.
 
-An agent compares states in a latent space of its own; whoever reads the explanation sees observations. So distances
+An agent compares states in a space of its own; whoever reads the explanation sees observations. So distances
 are taken there (:func:`as_compared`). Two controls choose leaders without looking at the state: *shuffled leaders*,
 the agent's own dealt out anew to the decisions, which is what states and prototypes crowding together give alone, and
 a prototype *chosen uniformly*. Both are exact expectations, not draws.

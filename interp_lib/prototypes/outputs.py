@@ -76,7 +76,7 @@ def save_nearest(study: PrototypeStudy, outputs: Outputs, runs: Runs, *, rows: i
         plot_nearest(study, rows=rows, count=count),
         "nearest_states",
         f"The prototypes with most weight, and for each the states of {study.size} that are nearest to it in "
-        f"latent space, at least 10 steps apart; D is the squared latent distance. {study.pictures.note}",
+        f"the agent's space, at least 10 steps apart; D is the squared distance there. {study.pictures.note}",
         runs,
     )
 
@@ -197,7 +197,7 @@ def save_prototype_table(study: PrototypeStudy, outputs: Outputs, runs: Runs) ->
         study.table,
         "prototypes",
         f"The prototypes over {study.size}: mean weight, share of decisions led; over those the median squared "
-        "latent distance, median position in the episode (0 first step, 1 last), mean critic value; the action alone "
+        "distance in the agent's space, median position in the episode (0 first step, 1 last), mean critic value; the action alone "
         "with its central 90%; the state it was projected on, where that is at most 8 numbers.",
         runs,
     )

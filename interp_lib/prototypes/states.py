@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class NearestState(NamedTuple):
     """An evaluation state near a prototype: ``traces[episode]`` at ``step``.
 
-    ``distance`` is squared, in latent space; ``weight`` what the prototype has there; ``caption`` as in
+    ``distance`` is squared, in the agent's space; ``weight`` what the prototype has there; ``caption`` as in
     :func:`~interp_lib.envs.pictures.state_caption`.
     """
 
@@ -137,7 +137,7 @@ class StateMap(NamedTuple):
 
 def state_map(study: PrototypeStudy) -> StateMap:
     """A flat map of all visited states: the task's own two axes where its record has some (``flat_map``), for the
-    others the first two principal components of the latent states.
+    others the first two principal components of the states in the agent's space.
     """
     flat, prototypes = study.info.flat_map, study.agent.prototypes
     if flat is not None and prototypes.observations is not None:
@@ -147,5 +147,5 @@ def state_map(study: PrototypeStudy) -> StateMap:
     shares = lengths**2 / (lengths**2).sum()
     # An axis may point either way; fix it, so that the map does not flip between machines.
     axes = directions[:2] * np.sign(directions[:2].sum(1, keepdims=True))
-    first, second = (f"latent component {i + 1} ({shares[i]:.0%} of variance)" for i in range(2))
+    first, second = (f"component {i + 1} of the agent's space ({shares[i]:.0%} of variance)" for i in range(2))
     return StateMap((study.latents - center) @ axes.T, (prototypes.latents - center) @ axes.T, (first, second))
