@@ -219,11 +219,11 @@ def summary(found: Likeness) -> str:
     """How near to the eye the leader is, half a sentence; empty where nothing is known."""
     if np.isnan(found.agent.near.mean):
         return ""
-    nearest, near, _, ratio = found.agent
+    nearest, near, distance, ratio = found.agent
     return (
         f"the prototype that leads is the nearest one in {nearest.mean:.0%}{_ends(nearest, '.0%')} of decisions, among "
-        f"the {NEAR} nearest in {near.mean:.0%}{_ends(near, '.0%')}, and {ratio.mean:.2f}{_ends(ratio, '.2f')} times "
-        "as far as a random state."
+        f"the {NEAR} nearest in {near.mean:.0%}{_ends(near, '.0%')}, and {distance.mean:.2g} standard deviations away, "
+        f"{ratio.mean:.2f}{_ends(ratio, '.2f')} times as far as a random state."
     )
 
 
@@ -240,7 +240,8 @@ def verdict(found: Likeness) -> str:
     return (
         f"“This state looks like that” is {whole}: the leader is among the {NEAR} nearest prototypes in "
         f"{near.mean:.0%}{_ends(near, '.0%')} of decisions (bar: at least {LEAST_NEAR:.0%}; {kept[0]}), "
-        f"{ratio.mean:.2f}{_ends(ratio, '.2f')} times as far as a random state (at most {MOST_RATIO:g}; {kept[1]}), "
+        f"{ratio.mean:.2f}{_ends(ratio, '.2f')} times as far as a random state ({found.agent.distance.mean:.2g} "
+        f"standard deviations; at most {MOST_RATIO:g} times; {kept[1]}), "
         f"and {sharing.mean:.1f}{_ends(sharing, '.1f')} prototypes share a decision (at most {MOST_SHARING:g}; "
         f"{kept[2]}). With its leaders shuffled it would be {found.shuffled.near.mean:.0%} and "
         f"{found.shuffled.ratio.mean:.2f} times, so the agent's choice is {_beside(near, found.shuffled.near)} "

@@ -197,8 +197,8 @@ def save_prototype_table(study: PrototypeStudy, outputs: Outputs, runs: Runs) ->
         study.table,
         "prototypes",
         f"The prototypes over {study.size}: mean weight, share of decisions led; over those the median squared "
-        "distance in the agent's space, median position in the episode (0 first step, 1 last), mean critic value; the action alone "
-        "with its central 90%; the state it was projected on, where that is at most 8 numbers.",
+        "distance in the agent's space, median position in the episode (0 first step, 1 last), mean critic value; the "
+        "action alone with its central 90%; the state it was projected on, where that is at most 8 numbers.",
         runs,
     )
     return study.table

@@ -145,8 +145,8 @@ class Panels:
         pictures = {f"n{i}": frame for i, frame in enumerate(self._near(k))}
         self.nearest_style.value = (
             f"{_backgrounds(self._name, pictures)}<div class=interp><p><b>The evaluation states nearest to P{k}</b> "
-            "<span class=soft>in the agent's space, at least 10 steps apart; D is the squared distance. Click one to go to "
-            "that moment.</span></p></div>"
+            "<span class=soft>in the agent's space, at least 10 steps apart; D is the squared distance. Click one to "
+            "go to that moment.</span></p></div>"
         )
         for column, state in zip(self.nearest, self.browser.study.nearest[k], strict=False):
             column.layout.display = "flex"
