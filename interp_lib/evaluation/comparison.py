@@ -43,9 +43,9 @@ def pair_runs(runs: Iterable[Run], baseline: str, other: str) -> list[Pairing]:
     """Tasks on which both algorithms have runs, with the runs to compare.
 
     Those of the largest number of steps that both have; where they have none in common, the longest run of each
-    (then ``equal`` is False, and no difference between them is one of methods).
+    (then ``equal`` is False, and no difference between them is one of methods). Variants are left out.
     """
-    runs, pairings = list(runs), []
+    runs, pairings = [run for run in runs if not run.variant], []
     for task in sorted({run.env for run in runs}):
         found = {a: [run for run in runs if (run.env, run.algorithm) == (task, a)] for a in (baseline, other)}
         if not all(found.values()):

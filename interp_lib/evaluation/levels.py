@@ -128,8 +128,9 @@ def paper_table(runs: Sequence[Run], evaluations: Evaluations, *, play: bool = F
 
     One run a task: mean and 95% interval over its episodes. Several equally trained ones: mean of their mean returns ±
     one standard deviation over seeds (n − 1), and their number. Below, the training steps. Procgen: unseen levels,
-    sampled actions. Empty where nothing was measured.
+    sampled actions. Empty where nothing was measured. Variants are left out.
     """
+    runs = [run for run in runs if not run.variant]
     cells: dict[str, dict[str, str]] = {}
     algorithms = sorted({run.algorithm for run in runs}, key=list(ALGORITHMS).index)
     for task in sorted({run.env for run in runs}):

@@ -36,10 +36,7 @@ _COLUMNS = ["task", "algorithm", "training_seed", "episode_seed", "return", "ste
 
 def seed_pairs(folder: Path | str, task: str) -> list[tuple[Run, Run]]:
     """SAC and ProtoSAC runs of ``task`` in ``folder``, by seed: untouched ones where there are any, else all."""
-    of = [
-        {run.seed: run for run in find_runs(folder, algorithm=a, env=task) if run.name == f"{a}-{task}-s{run.seed}"}
-        for a in _PAIR  # by that name: variants are another comparison
-    ]
+    of = [{run.seed: run for run in find_runs(folder, algorithm=a, env=task) if not run.variant} for a in _PAIR]
     pairs = [(of[0][seed], of[1][seed]) for seed in sorted({*of[0]} & {*of[1]})]
     pairs = [(sac, ours) for sac, ours in pairs if sac.timesteps == ours.timesteps]
     return [pair for pair in pairs if pair[0].seed >= UNTOUCHED] or pairs

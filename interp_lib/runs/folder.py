@@ -70,6 +70,12 @@ class Run:
         return self.config["seed"]
 
     @property
+    def variant(self) -> str:
+        """What its name says between task and seed, e.g. ``gmm``: no further seed of the runs without."""
+        between = re.fullmatch(rf"{self.algorithm}-{re.escape(self.env)}-(.+)-s{self.seed}", self.name)
+        return between[1] if between else ""
+
+    @property
     def timesteps(self) -> int:
         """Environment steps trained."""
         return self.config["timesteps"]
@@ -194,7 +200,8 @@ def _say_once(line: str) -> None:
 
 
 def find_run(folder: Path | str, algorithm: str, env: str, *, seed: int | None = None) -> Run:
-    """The run of ``algorithm`` on ``env`` that was trained longest; of equally long ones, that of ``seed``.
+    """The run of ``algorithm`` on ``env`` that was trained longest; of equally long ones, that of ``seed``. A variant is
+    none of them where there are others.
 
     Raises:
         InterpError: there is none; the message names the environments that have one.
@@ -206,7 +213,7 @@ def find_run(folder: Path | str, algorithm: str, env: str, *, seed: int | None =
         raise InterpError(
             f"{folder} has no {algorithm} run on {env} (there: {there}). Train one: interp train {algorithm} {env}"
         )
-    return max(of_env, key=lambda run: (run.timesteps, run.seed == seed))
+    return max(of_env, key=lambda run: (not run.variant, run.timesteps, run.seed == seed))
 
 
 def problem_of(path: Path, checksum: str) -> str | None:

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -112,6 +113,8 @@ def test_runs_of_equal_training_are_paired(folder):
     (pairing,) = pair_runs(found[1:], "ppo", "sppo")
     assert not pairing.equal and (pairing.steps("ppo"), pairing.steps("sppo")) == (900, 102)
     assert [r.timesteps for r in longest_runs(found, ["ppo"])] == [900]
+    few = replace(found[0], path=folder / "ppo-ninja-200levels-s0")
+    assert few.variant and pair_runs([*found, few], "ppo", "sppo")[0].runs["ppo"] == found[:1]
 
 
 def test_unequal_training_is_no_comparison_of_methods(folder, evaluations):

@@ -97,7 +97,9 @@ def test_the_verdict_follows_intervals():
     assert "is kept:" in kept and kept.count("; kept)") == 3 and "better than crowding alone" in kept
     mixed = found((0.9, 0.79, 1.0), (0.6, 0.51, 0.7), (2, 1, 3))
     assert "is not kept:" in mixed and "(bar: at least 80%; not shown)" in mixed
-    assert "0.60 [0.51, 0.70] times" in mixed and "at most 0.5 times; not kept)" in mixed and "(at most 3; kept)" in mixed
+    assert (
+        "0.60 [0.51, 0.70] times" in mixed and "at most 0.5 times; not kept)" in mixed and "(at most 3; kept)" in mixed
+    )
     open_ = found((0.9, np.nan, np.nan), (0.4, 0.3, 0.6), (2, 1, 3), (0.9, 0.7, 1.0))
     assert "is not shown:" in open_ and "not shown to differ from crowding alone" in open_ and "nan" not in open_
 

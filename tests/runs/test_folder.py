@@ -113,6 +113,16 @@ def test_the_longest_run_is_found(released, tmp_path):
         find_run(released, "sppo", "coinrun")
 
 
+def test_a_variant_is_no_seed_of_the_runs_without(released, tmp_path):
+    shutil.copytree(released / "sppo-fruitbot-s0", tmp_path / "sppo-fruitbot-200levels-s0")
+    (alone,) = find_runs(tmp_path)
+    assert alone.variant == "200levels" and find_run(tmp_path, "sppo", "fruitbot") == alone
+    shutil.copytree(released / "sppo-fruitbot-s0", tmp_path / "sppo-fruitbot-s0")
+    assert find_run(tmp_path, "sppo", "fruitbot").name == "sppo-fruitbot-s0"
+    shutil.copytree(released / "sppo-fruitbot-s0", tmp_path / "any name")
+    assert [read_run(tmp_path / name).variant for name in ("sppo-fruitbot-s0", "any name")] == ["", ""]
+
+
 @pytest.mark.parametrize("keep", [0, 7, 5000])
 def test_truncated_weights_are_one_clear_error(run_dir, keep):
     weights = run_dir / "policy.safetensors"
