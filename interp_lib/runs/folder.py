@@ -200,8 +200,9 @@ def _say_once(line: str) -> None:
 
 
 def find_run(folder: Path | str, algorithm: str, env: str, *, seed: int | None = None) -> Run:
-    """The run of ``algorithm`` on ``env`` that was trained longest; of equally long ones, that of ``seed``. Variants only
-    where there are no others.
+    """The run of ``algorithm`` on ``env`` that was trained longest; of equally long ones, that of ``seed``.
+
+    Variants are found only where there are no others.
 
     Raises:
         InterpError: there is none; the message names the environments that have one.
