@@ -108,18 +108,29 @@ def ratio_interval(numerator: np.ndarray, denominator: np.ndarray, *, resamples:
     return sums_interval(sums, ratio, resamples=resamples)
 
 
-def jackknife_interval(value: float, without: np.ndarray) -> Interval:
+def jackknife_interval(value: float, without: np.ndarray, *, bounds: tuple[float, float] = (0.0, 1.0)) -> Interval:
     """Interval of ``value`` from the values without each of n groups (Tukey 1958), by Student's t for n − 1.
 
-    For measures between 0 and 1, where it is cut. A bootstrap draws groups twice, and where a measure rewards states
+    It is cut at ``bounds``, those of a share. A bootstrap draws groups twice, and where a measure rewards states
     that are alike (neighbours, variance explained) it would lie above the value itself.
     """
     from scipy.stats import t
 
+    reach = float(t.ppf(0.975, len(without) - 1) * _jackknife_error(without))
+    return Interval(value, max(value - reach, bounds[0]), min(value + reach, bounds[1]))
+
+
+def jackknife_p(value: float, without: np.ndarray) -> float:
+    """Two-sided p of ``value``, such as a difference, being 0: the test of :func:`jackknife_interval`; NaN: neither."""
+    from scipy.stats import t
+
+    error = _jackknife_error(without)
+    return float(2 * t.sf(abs(value) / error, len(without) - 1)) if error > 0 else math.nan
+
+
+def _jackknife_error(without: np.ndarray) -> float:
     n = len(without)
-    error = np.sqrt((n - 1) / n * np.square(without - without.mean()).sum())
-    reach = float(t.ppf(0.975, n - 1) * error)
-    return Interval(value, max(value - reach, 0.0), min(value + reach, 1.0))
+    return float(np.sqrt((n - 1) / n * np.square(without - without.mean()).sum()))
 
 
 # -- tests --------------------------------------------------------------------------------------------------------

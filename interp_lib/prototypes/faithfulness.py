@@ -26,6 +26,7 @@ import torch
 from ..agents.protosac.projection import distinct, nearest_distinct
 from ..agents.returns import evaluate_side_by_side
 from ..common.errors import InterpError
+from ..common.grouping import explained_variance, k_means
 from ..common.statistics import NOTHING, SIGNIFICANT, Interval, bootstrap_mean, holm, jackknife_interval, sign_flip_p
 
 if TYPE_CHECKING:
@@ -270,17 +271,6 @@ def purity(study: PrototypeStudy, *, seed: int = 0) -> pd.DataFrame:
     return _table("grouping", rows)
 
 
-def explained_variance(samples: np.ndarray, grouping: np.ndarray, count: int) -> float:
-    """1 − within-group / total variance of ``samples`` (N, d) by ``grouping`` (N,), mean over dimensions that vary."""
-    total = ((samples - samples.mean(0)) ** 2).sum(0)
-    sizes = np.bincount(grouping, minlength=count)
-    sums = np.stack([np.bincount(grouping, weights=column, minlength=count) for column in samples.T], axis=1)
-    means = sums / np.maximum(sizes, 1)[:, None]
-    within = ((samples - means[grouping]) ** 2).sum(0)
-    varies = total > 0
-    return float((1 - within[varies] / total[varies]).mean()) if varies.any() else float("nan")
-
-
 def stability(studies: Sequence[PrototypeStudy], *, seed: int = 0) -> pd.DataFrame:
     """Do other training seeds find similar prototypes?
 
@@ -334,13 +324,6 @@ class Standardised:
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
         return (points.reshape(len(points), -1) - self.centre) / self.spread
-
-
-def k_means(points: np.ndarray, count: int, seed: int) -> Any:
-    """scikit-learn's k-means of ``points`` (n, d) in ``count`` clusters."""
-    from sklearn.cluster import KMeans
-
-    return KMeans(count, n_init=3, random_state=seed).fit(points)
 
 
 def _table(index: str, rows: dict[Any, dict[str, float]]) -> pd.DataFrame:

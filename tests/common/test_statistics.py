@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import ttest_1samp
 
 from interp_lib import InterpError
 from interp_lib.common.statistics import (
@@ -14,6 +15,8 @@ from interp_lib.common.statistics import (
     holm,
     interquartile_mean,
     interval_of,
+    jackknife_interval,
+    jackknife_p,
     mean_difference,
     mean_score,
     performance_profile,
@@ -203,3 +206,13 @@ def test_the_ranges_published_with_procgen():
     assert len(GAMES) == 16 and all(low < high for game in GAMES for low, high in (score(game, m) for m in MODES))
     assert normalised(np.array([3.0, 10.0]), "jumper").tolist() == [0, 1]
     assert normalised(np.array([1.0, 5.5]), "jumper", "hard").tolist() == [0, 0.5]
+
+
+def test_the_jackknife_of_a_mean_is_students_t():
+    x = np.random.default_rng(0).normal(0.6, 1, 20)
+    without = (x.sum() - x) / 19
+    tested = ttest_1samp(x, 0)
+    assert jackknife_p(x.mean(), without) == pytest.approx(tested.pvalue)
+    ends = jackknife_interval(x.mean(), without, bounds=(-np.inf, np.inf))
+    assert ends[1:] == pytest.approx(tuple(tested.confidence_interval()))
+    assert np.isnan(jackknife_p(0.0, np.zeros(4)))

@@ -8,12 +8,12 @@ import pytest
 
 from interp_lib import InterpError, load_agent
 from interp_lib.agents.returns import evaluate_continuous, evaluate_side_by_side
+from interp_lib.common.grouping import explained_variance
 from interp_lib.common.statistics import jackknife_interval
 from interp_lib.prototypes import PrototypeStudy
 from interp_lib.prototypes.faithfulness import (
     Controls,
     Reweighted,
-    explained_variance,
     faithfulness_verdict,
     keep_random,
     keep_top,
