@@ -11,14 +11,17 @@ from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
+from sklearn.decomposition import PCA
 from tqdm.auto import tqdm
 
 from ..agents.sppo.agents import PPO
+from ..agents.sppo.config import SPPOConfig
 from ..agents.sppo.play import play
 from ..common.errors import InterpError
+from ..common.grouping import k_means
 from ..common.storage import atomic_write
 from ..envs.procgen import OBSERVATION_SHAPE, Levels, ProcgenVec
-from .states import COLUMNS, MOST_STATES, StateSet, clusters_of, difference, load_states, weights_digest
+from .states import COLUMNS, MOST_STATES, StateSet, difference, has_codes, load_states, weights_digest
 
 
 def open_states(
@@ -31,7 +34,7 @@ def open_states(
         **settings: of :func:`collect_states`.
 
     Raises:
-        InterpError: the agent has no clusters, a number is out of range, or the file can't be written.
+        InterpError: a number is out of range, or the file can't be written.
     """
     path, wanted = Path(path), _meta(agent, **settings)
     if path.exists():
@@ -60,10 +63,12 @@ def collect_states(
 ) -> StateSet:
     """Collect states on unseen levels (paper, section 5: 20% random actions, 80% of the states kept).
 
+    A PPO agent has no codes: its states are grouped by k-means on h, in as many groups, and mapped by PCA.
+
     The file holds everything the figures, videos and the browser need; it is written whole or not at all.
 
     Raises:
-        InterpError: the agent has no semantic module, or numbers that are out of range.
+        InterpError: numbers that are out of range.
     """
     meta = _meta(agent, steps, num_envs, random_action, keep, seed)
     path = Path(path)
@@ -71,6 +76,9 @@ def collect_states(
     rng = np.random.default_rng(seed)
     # Whole columns from the start: rows kept one by one lie between the network's buffers, whose room is then lost.
     columns: dict[str, np.ndarray] = {}
+    without_codes: dict[str, np.ndarray] = {}
+    if not has_codes(agent):
+        without_codes = {"fdr": np.zeros((num_envs, 2), np.float32), "code": np.zeros(num_envs, np.int64)}
     try:
         with atomic_write(path) as raw, _held_back(raw) as target, h5py.File(target, "w") as file:
             frames = file.create_dataset(
@@ -91,6 +99,7 @@ def collect_states(
                 frames[part] = step.obs
                 row = {
                     **step.embedding._asdict(),
+                    **without_codes,
                     **step._asdict(),
                     "env": np.arange(num_envs),
                     "t": np.full(num_envs, t),
@@ -100,6 +109,10 @@ def collect_states(
                     if t == 0:
                         columns[name] = np.empty((steps * num_envs, *row[name].shape[1:]), row[name].dtype)
                     columns[name][part] = row[name]
+            if without_codes and target.failed is None:
+                h = columns["feature"]
+                columns["fdr"] = PCA(2, random_state=seed).fit_transform(h).astype(np.float32)
+                columns["code"] = k_means(h, min(meta["num_codes"], len(h)), seed).labels_.astype(np.int64)
             for name, values in columns.items():
                 file.create_dataset(name, data=values, chunks=True, fletcher32=True)
             file.attrs["meta"] = json.dumps(meta)
@@ -117,7 +130,6 @@ def _meta(
     seed: int = 0,
 ) -> dict[str, Any]:
     """What a file says about itself: the agent and how its states were collected."""
-    num_codes = clusters_of(agent, "embed")
     if steps < 1 or num_envs < 1:
         raise InterpError(f"steps and num_envs must be at least 1, not {steps} and {num_envs}.")
     if steps * num_envs > MOST_STATES:
@@ -130,12 +142,13 @@ def _meta(
         "weights": weights_digest(agent),
         "game": agent.config.env,
         "mode": agent.config.distribution_mode,
-        "num_codes": num_codes,
+        "num_codes": getattr(agent.config, "num_codes", SPPOConfig.num_codes),
         "steps": steps,
         "num_envs": num_envs,
         "random_action": random_action,
         "keep": keep,
         "seed": seed,
+        **({} if has_codes(agent) else {"groups": "k-means on h"}),
     }
 
 

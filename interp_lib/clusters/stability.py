@@ -23,7 +23,7 @@ from ..common.errors import InterpError
 from ..common.statistics import Interval, columns, jackknife_interval
 from ..common.tsne import tsne
 from .evidence import NEIGHBOURS
-from .states import StateSet, sample_rows
+from .states import StateSet, clusters_of, sample_rows
 
 
 def map_stability(
@@ -45,8 +45,9 @@ def map_stability(
         against feature space over the fits. Intervals: 95%, jackknife over fits.
 
     Raises:
-        InterpError: too few states, or fewer than three fits.
+        InterpError: too few states, fewer than three fits, or a PPO agent, which has no map of its own.
     """
+    clusters_of(agent, "map")
     if fits < 3 or shared <= 2 * NEIGHBOURS or min(sizes) < shared:
         raise InterpError(f"stability needs 3 fits, over {2 * NEIGHBOURS} shared states and samples that hold them.")
     pool = sample_rows(states, int(states.kept.sum()))

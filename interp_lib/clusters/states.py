@@ -46,8 +46,8 @@ class StateSet:
     path: Path
     meta: dict  # run, timesteps, weights (digest), game, mode, num_codes, steps, num_envs, random_action, keep, seed
     feature: np.ndarray  # float32 (N, 256), h
-    fdr: np.ndarray  # float32 (N, 2), z
-    code: np.ndarray  # int64 (N,), k
+    fdr: np.ndarray  # float32 (N, 2), z; of a PPO agent the first two principal components of h
+    code: np.ndarray  # int64 (N,), k; of a PPO agent its group of k-means on h
     value: np.ndarray  # float32 (N,)
     action: np.ndarray  # int64 (N,), action taken
     reward: np.ndarray  # float32 (N,), raw
@@ -77,9 +77,19 @@ class StateSet:
             raise InterpError(f"{self.path}: frames can't be read ({error}). Delete it and collect again.") from error
 
     @property
+    def map(self) -> str:
+        """Name of the 2-D space in ``fdr``."""
+        return "PCA" if "groups" in self.meta else "FDR"
+
+    @property
     def num_codes(self) -> int:
         """K, also where some codes were never used."""
         return int(self.meta["num_codes"])
+
+
+def has_codes(agent: PPO) -> bool:
+    """Whether ``agent`` has the semantic module."""
+    return ALGORITHMS[agent.algorithm].explains == "clusters"
 
 
 def clusters_of(agent: PPO, purpose: str) -> int:
@@ -88,7 +98,7 @@ def clusters_of(agent: PPO, purpose: str) -> int:
     Raises:
         InterpError: it has none to do with what ``purpose`` says: to embed, browse or film.
     """
-    if ALGORITHMS[agent.algorithm].explains != "clusters":
+    if not has_codes(agent):
         raise InterpError(
             f"a {agent.algorithm} run has no clusters to {purpose}: only SPPO has codes. Choose an sppo run."
         )

@@ -1,8 +1,9 @@
 """``ClusterStudy``: what figures, tables, browser and page need to know about the clusters of an SPPO agent.
 
-Being in a cluster until it is left is an option with a random duration, so the clusters form a semi-Markov decision
-process (Sutton, Precup & Singh 1999): P(next | cluster) over stretches, and a dwell time for each. The episode's end is
-an absorbing state. Nothing here tests that the next cluster depends on the present one alone.
+P(next | cluster) over stretches and a dwell time for each describe what follows what. They make no options of the
+clusters (Sutton, Precup & Singh 1999), each with a policy of its own: whether the policy reads the code is tested in
+:mod:`.intervention`. The episode's end is an absorbing state. Nothing here tests that the next cluster depends on the
+present one alone.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Self
 
 import numpy as np
 import pandas as pd
+from scipy.special import softmax
 
 from ..agents.sppo.agents import PPO
 from ..common.errors import InterpError
@@ -111,12 +113,7 @@ class ClusterStudy:
     @cached_property
     def policy(self) -> np.ndarray:
         """The policy at every state, from stored features and codes → float32 (N, 15)."""
-        import torch
-
-        columns = (torch.from_numpy(column).to(self.agent.device) for column in (self.states.feature, self.states.code))
-        with torch.no_grad():
-            logits, _ = self.agent.network.heads(*columns)
-            return torch.softmax(logits, dim=-1).cpu().numpy()
+        return softmax(self.agent.heads(self.states.feature, self.states.code)[0], axis=1)
 
     @cached_property
     def effects(self) -> np.ndarray:

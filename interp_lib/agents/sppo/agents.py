@@ -108,6 +108,13 @@ class PPO:
         joined: list[Any] = [None if column[0] is None else torch.cat(column).cpu().numpy() for column in columns]
         return Embedding(*joined)
 
+    @torch.no_grad()
+    def heads(self, feature: np.ndarray, code: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Logits (n, 15) and values (n,) of features (n, 256) with any codes, int64 (n,); PPO reads no codes."""
+        columns = (torch.from_numpy(column).to(self.device) for column in (feature, code))
+        logits, value = (output.cpu().numpy() for output in self.network.heads(*columns))
+        return logits, value
+
     # -- learning -------------------------------------------------------------------------------------------------
 
     def learn(
