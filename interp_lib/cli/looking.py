@@ -46,7 +46,7 @@ def _run_evaluate(args: argparse.Namespace) -> None:
 
 def add_embed(commands: Any) -> None:
     """Add ``interp embed``."""
-    help = "collect states of an SPPO run and draw its FDR and t-SNE spaces, clusters and policy graph"
+    help = "collect states of an SPPO or PPO run, draw its spaces, clusters and policy graph, and test what they say"
     parser = _looking_at(commands, "embed", help, _run_embed, "checkpoints/sppo-fruitbot-s2021")
     parser.add_argument("--steps", type=int, default=500, help="steps of 64 environments (default: 500)")
     parser.add_argument("--tsne-states", type=int, default=5000, help="states in the t-SNE space (default: 5000)")
@@ -58,14 +58,18 @@ def _run_embed(args: argparse.Namespace) -> None:
     from ..clusters.outputs import save_embedding
     from ..clusters.study import ClusterStudy
     from ..pipeline.workbench import states_file
-    from ..runs.folder import load_agent
+    from ..runs.folder import find_runs, load_agent
 
-    run, outputs = _run_outputs(args, "clusters")
-    agent = load_agent(run.path)
-    descriptions = read_descriptions(run.path, agent.config.num_codes)  # before it takes minutes
+    run, outputs = _run_outputs(args, "clusters", also="ppo")
+    agent, descriptions, ppo = load_agent(run.path), None, None
+    if run.record.explains:
+        descriptions = read_descriptions(run.path, agent.config.num_codes)  # before it takes minutes
+        beside = find_runs(run.path.parent, algorithm="ppo", env=run.env)
+        ppo = load_agent(max(beside, key=lambda other: other.timesteps).path) if beside else None
     states = open_states(agent, states_file(outputs.folder, run.name), steps=args.steps, seed=args.seed)
     study = ClusterStudy(agent, states)
-    problems = save_embedding(study, outputs, [run.path], tsne_states=args.tsne_states, descriptions=descriptions)
+    how: dict[str, Any] = {"tsne_states": args.tsne_states, "descriptions": descriptions, "ppo": ppo}
+    problems = save_embedding(study, outputs, [run.path], **how)
     for name, problem in problems.items():
         say(f"left out {name}: {problem}")
     print(f"saved {len(states):,} states and their pictures in {outputs.folder / run.name}")
@@ -118,9 +122,10 @@ def _run_browse(args: argparse.Namespace) -> None:
     agent: Any = load_agent(run.path) if clusters or (args.export and not args.states) else None
     if clusters:
         from ..clusters.collect import open_states
-        from ..clusters.states import load_states
+        from ..clusters.states import clusters_of, load_states
         from ..pipeline.workbench import states_file
 
+        clusters_of(agent, "browse")
         if args.states:
             states = load_states(args.states, agent)
         else:
@@ -174,11 +179,11 @@ def _looking_at(commands: Any, name: str, help: str, run: Any, example_run: str)
     return parser
 
 
-def _run_outputs(args: argparse.Namespace, explains: str) -> tuple[Any, Any]:
+def _run_outputs(args: argparse.Namespace, explains: str, *, also: str = "") -> tuple[Any, Any]:
     """The run of a command, and the place for its outputs.
 
     Raises:
-        InterpError: the algorithm of the run does not explain itself by ``explains``.
+        InterpError: the algorithm of the run does not explain itself by ``explains``, and is not ``also``.
     """
     from ..agents.registry import ALGORITHMS
     from ..common.outputs import Outputs
@@ -186,7 +191,7 @@ def _run_outputs(args: argparse.Namespace, explains: str) -> tuple[Any, Any]:
     from ..runs.folder import read_run
 
     run = read_run(args.run_dir)
-    if run.record.explains != explains:
+    if run.record.explains != explains and run.algorithm != also:
         whose = next(record for record in ALGORITHMS.values() if record.explains == explains)
         raise InterpError(
             f"{run.path} holds a {run.algorithm} run, which has no {explains}. Choose a run of {whose.title}."

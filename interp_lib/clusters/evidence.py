@@ -33,10 +33,13 @@ def code_usage(states: StateSet) -> pd.DataFrame:
 
 
 def two_spaces(states: StateSet, size: int, *, seed: int = 0) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Up to ``size`` kept states → their rows, int64 (m,), and where they are: FDR, t-SNE (m, 2), features (m, 256)."""
+    """Up to ``size`` kept states → their rows, int64 (m,), and where they are.
+
+    That is FDR (PPO: PCA) and t-SNE (m, 2), and features (m, 256).
+    """
     rows = sample_rows(states, size, seed=seed)
     features = states.feature[rows]
-    spaces = {"FDR": states.fdr[rows], "t-SNE": tsne(features, seed=seed), "features (256-D)": features}
+    spaces = {states.map: states.fdr[rows], "t-SNE": tsne(features, seed=seed), "features (256-D)": features}
     return rows, spaces
 
 
@@ -129,7 +132,7 @@ def semantic_neighbours(
     near = {
         "pixels": _neighbours(pixels, level, neighbours),
         "features h": _neighbours(states.feature[rows], level, neighbours),
-        "FDR z": _neighbours(states.fdr[rows], level, neighbours),
+        f"{states.map} z": _neighbours(states.fdr[rows], level, neighbours),
     }
     agreement = {name: _mean_by_env((code[found] == code[:, None]).mean(1), env, n) for name, found in near.items()}
     other = level[:, None] != level

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from ..common.labels import percent
-from ..common.style import INK, MUTED, cluster_color, show_state, stretch_contrast
+from ..common.style import CLUSTER_COLORS, INK, MUTED, cluster_color, show_state, stretch_contrast
 
 
 def draw_space(
@@ -173,3 +173,32 @@ def plot_medoids(
             bars.set_xlabel("mean probability", fontsize=8.5, labelpad=2)
     fig.suptitle(title, fontsize=11)
     return fig
+
+
+def plot_groupings(table: pd.DataFrame, agreement: pd.DataFrame) -> Figure:
+    """Groupings side by side: a row each, a panel a measure; hollow, PPO by itself and the null.
+
+    Args:
+        table, agreement: of :class:`.groupings.Groupings`; the first grouping is what others are to agree with.
+    """
+    first = table.index[0]
+    panels = [(name, table) for name in ("silhouette in h", "coherence", "variance of policy", "variance of values")]
+    panels.append(("adjusted Rand", agreement.loc[first]))
+    figure, axes = plt.subplots(1, len(panels), figsize=(12.5, 0.36 * len(table) + 1.3), sharey=True)
+    places = {name: -i for i, name in enumerate(table.index)}
+    for ax, (measure, of) in zip(axes, panels, strict=True):
+        for name, row in of[of[measure].notna()].iterrows():
+            color = CLUSTER_COLORS[0] if name == first else MUTED
+            ends = [[row[measure] - row[f"{measure} low"]], [row[f"{measure} high"] - row[measure]]]
+            fill = "white" if np.isnan(table.loc[name, "groups"]) else color
+            ax.errorbar(row[measure], places[name], xerr=ends, fmt="o", color=color, mfc=fill, ms=5.5, lw=1.6)
+        ax.set_title(f"agreement with {first}" if of is not table else measure.replace("variance of", "explains"))
+        ax.grid(axis="y", visible=False)
+    units = ("mean silhouette", "share of steps\nbeyond chance", *["share of variance"] * 2, "adjusted Rand index")
+    for ax, unit in zip(axes, units, strict=True):
+        ax.set_xlabel(unit)
+        ax.margins(x=0.08)
+        ax.set_xlim(left=min(0.0, ax.get_xlim()[0]))
+    axes[0].set_yticks(list(places.values()), list(places))
+    axes[0].set_ylim(min(places.values()) - 0.6, 0.6)
+    return figure

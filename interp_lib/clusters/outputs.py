@@ -11,6 +11,7 @@ import pandas as pd
 
 from ..agents.learning_curve import read_progress
 from ..agents.registry import ALGORITHMS
+from ..agents.sppo.agents import PPO
 from ..common.errors import InterpError
 from ..common.graphs import END, LEAST_PROBABILITY, LEAST_VISITS, draw_transitions
 from ..common.outputs import Outputs
@@ -21,7 +22,9 @@ from ..runs.curves import draw_seeds, label_axes
 from ..runs.folder import Run
 from ..runs.published import published_seeds
 from .evidence import code_separation, code_usage, semantic_neighbours, temporal_coherence, two_spaces
-from .figures import cluster_gallery, draw_actions, draw_space, plot_medoids
+from .figures import cluster_gallery, draw_actions, draw_space, plot_groupings, plot_medoids
+from .groupings import CODES, SAMPLE, Groupings
+from .intervention import code_effect
 from .stability import map_stability
 from .states import StateSet
 from .study import ClusterStudy
@@ -41,6 +44,13 @@ EVIDENCE = {
     "are neighbours in pixel space too; 95% intervals.",
     "temporal_coherence": "Share of steps after which the cluster is the same, over all states and by cluster, and the "
     "same expected with the states of each episode shuffled; 95% intervals.",
+    "code_effect": "What other codes than a state's own do to the policy at the states: shuffled (as often as they "
+    "occur), random (all alike) or always one; KL(policy ‖ changed policy) in nats and over the policy's mean entropy, "
+    "share of states with another most probable action, of Procgen's 15 and by effect, and mean absolute change of the "
+    "value in standard deviations; last, what the whole feature of another state does. 95% intervals (environments "
+    "resampled).",
+    "changed_returns": "Returns of whole episodes on unseen levels, sampled actions, with the agent's own codes and "
+    "others; differences are paired by level; 95% intervals over episodes, p by sign flips, corrected (Holm).",
 }
 
 
@@ -87,14 +97,15 @@ def save_spaces(
     """Save FDR space and t-SNE space of the states ``rows``, coloured by cluster; ``spaces`` as of two_spaces."""
     code = states.code[rows]
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.8))
-    draw_space(axes[0], spaces["FDR"], code, f"FDR space (n = {len(rows):,} states)", axis="z")
+    draw_space(axes[0], spaces[states.map], code, f"{states.map} space (n = {len(rows):,} states)", axis="z")
     draw_space(axes[1], spaces["t-SNE"], code, "t-SNE of the features, same states", axis="t-SNE")
     game = states.meta["game"]
     outputs.figure(
         figure,
         "fdr_and_tsne_space",
-        f"States of {game} on unseen levels in the two spaces, coloured by cluster. Left: the learned 2-D coordinates "
-        f"z. Right: t-SNE (perplexity 30, PCA start) of the 256-D features of the same states. "
+        f"States of {game} on unseen levels in the two spaces, coloured by cluster. Left: "
+        f"{'the learned 2-D coordinates z' if states.map == 'FDR' else 'the first two principal components of h'}. "
+        "Right: t-SNE (perplexity 30, PCA start) of the 256-D features of the same states. "
         f"n = {len(rows):,} states; numbers mark the median of each cluster with at least 1% of them.",
         runs,
     )
@@ -120,7 +131,8 @@ def save_cluster_outputs(
         cluster_gallery(study.mean_images(), frames, table["share"].to_dict(), descriptions),
         "cluster_gallery",
         f"Each cluster's mean observation (of up to 500 states, contrast stretched) and the frames nearest to its "
-        f"centre in FDR space, one a level, with its share of n = {kept:,} states. {game}, unseen levels.{unused}",
+        f"centre in {states.map} space, one a level, with its share of n = {kept:,} states. {game}, unseen levels."
+        f"{unused}",
         runs,
     )
     outputs.table(
@@ -186,8 +198,8 @@ def save_transitions(study: ClusterStudy, outputs: Outputs, runs: Runs) -> tuple
         figure,
         "cluster_transitions",
         f"Policy of {states.meta['game']} as a graph: each cluster with its mean image (contrast stretched), placed by "
-        "its median in FDR space (moved apart where too close), its share of the states as area, and its mean dwell "
-        f"time. Arrows: which cluster follows, of n = {moves:,} stretches; {weak} transitions below "
+        f"its median in {states.map} space (moved apart where too close), its share of the states as area, and its "
+        f"mean dwell time. Arrows: which cluster follows, of n = {moves:,} stretches; {weak} transitions below "
         f"{LEAST_PROBABILITY:.0%} are not drawn.{left_out}{ends} Unseen levels, "
         f"{states.meta['random_action']:.0%} random actions.",
         runs,
@@ -209,6 +221,35 @@ def save_transitions(study: ClusterStudy, outputs: Outputs, runs: Runs) -> tuple
     return transitions, dwell
 
 
+def save_groupings(groupings: Groupings, outputs: Outputs, runs: Runs) -> None:
+    """Save codes beside other groupings: the figure, the table, how groupings agree, and what differs."""
+    table, states, sample = groupings.table, groupings.study.states, min(SAMPLE, groupings.study.count)
+    how = (
+        f"n = {groupings.study.count:,} states of {states.meta['game']} (silhouette: {sample:,} of them), 95% "
+        f"jackknife intervals over {states.meta['num_envs']} environments."
+    )
+    outputs.figure(
+        plot_groupings(table, groupings.agreement),
+        "groupings",
+        "Groupings of the same states: silhouette among the features h; steps that keep the group, beyond what the "
+        "states of an episode in any order would give; variance of the policy's probabilities and of values explained; "
+        "adjusted Rand index with the first. For PPO: its own features, policy and values. Hollow: PPO by itself, and "
+        f"states drawn from a Gaussian with the mean and covariance of h, which has no groups. {how}",
+        runs,
+    )
+    outputs.table(table, "groupings_table", f"The same, with dwell times (steps) and the share of noise. {how}", runs)
+    outputs.table(
+        groupings.agreement, "grouping_agreement", f"Adjusted Rand index and NMI of every two groupings. {how}", runs
+    )
+    if CODES in table.index:
+        outputs.table(
+            groupings.differences,
+            "grouping_differences",
+            f"Codes minus k-means on h, and minus codes of Gaussian states; p corrected over the rows (Holm). {how}",
+            runs,
+        )
+
+
 def save_embedding(
     study: ClusterStudy,
     outputs: Outputs,
@@ -219,8 +260,12 @@ def save_embedding(
     fits: int = 3,
     neighbours_of: int = 1500,
     descriptions: Mapping[int, str] | None = None,
+    ppo: PPO | None = None,
 ) -> dict[str, str]:
-    """Save all that notebook 03 shows of states; returns why a table is left out, by its name: too few states."""
+    """Save all that notebook 03 shows of states; returns why a table is left out, by its name: too few states, or PPO.
+
+    ``ppo`` is that of :class:`.Groupings`.
+    """
     states, problems = study.states, {}
     rows, spaces = two_spaces(states, tsne_states)
     save_spaces(states, rows, spaces, outputs, runs)
@@ -230,6 +275,7 @@ def save_embedding(
         "map_stability": lambda: map_stability(study.agent, states, sizes=sizes, fits=fits),
         "semantic_neighbours": lambda: semantic_neighbours(states, size=neighbours_of),
         "temporal_coherence": lambda: temporal_coherence(states),
+        "code_effect": lambda: code_effect(study),
     }
     for name, measure in evidence.items():
         try:
@@ -238,4 +284,5 @@ def save_embedding(
             problems[name] = str(problem)
     save_cluster_outputs(study, outputs, runs, descriptions)
     save_transitions(study, outputs, runs)
+    save_groupings(Groupings(study, ppo), outputs, runs)
     return problems

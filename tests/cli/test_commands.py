@@ -122,16 +122,25 @@ def test_embed_and_videos_leave_pictures(tiny_sppo, tmp_path, capsys):
     }
     evidence = ("code_usage", "space_quality", "semantic_neighbours", "temporal_coherence")
     assert all((folder / f"{name}.csv").is_file() for name in evidence)
+    assert {"code_effect.csv", "groupings.png", "groupings_table.csv"} <= {p.name for p in folder.iterdir()}
     status, out, _ = run(
         capsys, "videos", tiny_sppo, "--episodes", "2", "--frames", "20", "--max-steps", "9", "--out", tmp_path
     )
     assert status == 0 and list(folder.glob("skill_*.mp4"))
 
 
+def test_embed_groups_the_states_of_a_ppo_run_by_k_means(tiny_ppo, tmp_path, capsys):
+    status, out, _ = run(capsys, "embed", tiny_ppo, "--steps", "8", "--tsne-states", "200", "--out", tmp_path)
+    assert status == 0 and "left out map_stability: a ppo run has no" in out and "left out code_effect: a ppo" in out
+    folder = tmp_path / tiny_ppo.name
+    assert {"fdr_and_tsne_space.png", "cluster_gallery.png", "groupings.png"} <= {p.name for p in folder.iterdir()}
+    assert "principal components" in (folder / "fdr_and_tsne_space.json").read_text()
+
+
 @pytest.mark.parametrize(
     ("command", "names"),
     [
-        ("embed", ["ppo-ninja-s2021", "sac-pendulum-s0", "protosac-pendulum-s0"]),
+        ("embed", ["sac-pendulum-s0", "protosac-pendulum-s0"]),
         ("videos", ["ppo-ninja-s2021", "sac-pendulum-s0", "protosac-pendulum-s0"]),
         ("prototypes", ["ppo-ninja-s2021", "sppo-ninja-s2021", "sac-pendulum-s0"]),
         ("browse", ["ppo-ninja-s2021", "sac-pendulum-s0"]),
