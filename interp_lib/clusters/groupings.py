@@ -253,15 +253,15 @@ class Groupings:
         if self.ppo is not None:
             of = self.table.loc[ON_PPO + BY_PPO]
             ppo = (
-                f" PPO, which has no module: k-means on its own feature explains {of['variance of policy']:.1%} of its "
-                f"policy's variance, at a silhouette of {of['silhouette in h']:.2f} "
-                f"(SPPO {self.table.loc[RIVAL, 'silhouette in h']:.2f})."
+                f" Without the module: k-means on PPO's own feature explains {of['variance of policy']:.1%} of PPO's "
+                f"policy, with silhouette {interval_of(of, 'silhouette in h')} against "
+                f"{interval_of(self.table.loc[RIVAL], 'silhouette in h')} in SPPO's feature (one run of each)."
             )
         more = found[CODES + NULL, "silhouette in h"] > 0
         widths = [f"{self.table.loc[name, 'silhouette in h']:.2f}" for name in (CODES, CODES + NULL)]
         return (
-            f"The codes explain {codes} of the policy's variance, k-means on h {rival}: the module adds "
-            f"{'to' if found[RIVAL, 'variance of policy'] > 0 else 'nothing to'} what k-means finds in its own feature."
+            f"The codes explain {codes} of the policy's variance, k-means on h {rival}: the codes add "
+            f"{'to' if found[RIVAL, 'variance of policy'] > 0 else 'nothing to'} what k-means finds in the same feature."
             f"{ppo} Compared with k-means on h, the codes are {seen} ({len(self.differences)} comparisons, Holm, "
             f"n = {self._envs} environments). Their silhouette in h is {widths[0]}, on Gaussian states, which have no "
             f"groups, {widths[1]}: {'more than' if more else 'not shown to be more than'} a cloud cut in pieces."

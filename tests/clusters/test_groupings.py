@@ -67,7 +67,7 @@ def test_released_codes_add_nothing_to_k_means_and_the_pictures_say_so(groupings
     table = groupings.table
     assert list(table.index[:2]) == [CODES, RIVAL] and {ON_PPO, ON_PPO + BY_PPO, RIVAL + NULL} <= set(table.index)
     assert table.loc[RIVAL, "variance of policy"] > table.loc[CODES, "variance of policy"]
-    assert "the module adds nothing to" in groupings.verdict and "higher in" not in groupings.verdict
+    assert "the codes add nothing to" in groupings.verdict and "higher in" not in groupings.verdict
     assert table.loc[RIVAL, "silhouette in h"] > table.loc[RIVAL + NULL, "silhouette in h high"]
     assert set(groupings.agreement.index.get_level_values(0)) < set(groupings.labels)
     outputs = Outputs(tmp_path, "g")
@@ -89,7 +89,7 @@ def test_codes_that_know_what_k_means_cannot_see_are_found_to_add(groupings):
         agent.network.policy.weight[0, 0] = 8
     made_up = Groupings(ClusterStudy(agent, dataclasses.replace(states, feature=feature, code=code)))
     assert made_up.table.loc[CODES, "variance of policy"] > 0.99 > 0.1 > made_up.table.loc[RIVAL, "variance of policy"]
-    assert "the module adds to" in made_up.verdict and "higher in variance of policy" in made_up.verdict
+    assert "the codes add to" in made_up.verdict and "higher in variance of policy" in made_up.verdict
     assert "lower in silhouette in h" in made_up.verdict and ON_PPO not in made_up.table.index
 
 
