@@ -261,7 +261,7 @@ class Groupings:
         widths = [f"{self.table.loc[name, 'silhouette in h']:.2f}" for name in (CODES, CODES + NULL)]
         return (
             f"The codes explain {codes} of the policy's variance, k-means on h {rival}: the codes add "
-            f"{'to' if found[RIVAL, 'variance of policy'] > 0 else 'nothing to'} what k-means finds in the same feature."
+            f"{'to' if found[RIVAL, 'variance of policy'] > 0 else 'nothing to'} what k-means finds in h."
             f"{ppo} Compared with k-means on h, the codes are {seen} ({len(self.differences)} comparisons, Holm, "
             f"n = {self._envs} environments). Their silhouette in h is {widths[0]}, on Gaussian states, which have no "
             f"groups, {widths[1]}: {'more than' if more else 'not shown to be more than'} a cloud cut in pieces."
