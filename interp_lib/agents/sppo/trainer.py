@@ -94,6 +94,8 @@ class Trainer:
             InterpError: a loss is not finite.
         """
         started = time.perf_counter()
+        if isinstance(self.config, SPPOConfig) and (self.updates + 1) % self.config.skill_interval == 0:
+            self.skill_weight = self._next_skill_weight()
         batch, explained_variance, code_perplexity = self._collect()
         losses = self._learn(batch)
         self.updates += 1
@@ -110,15 +112,16 @@ class Trainer:
         }
         if isinstance(self.config, SPPOConfig):
             row |= {"skill_weight": self.skill_weight, "code_perplexity": code_perplexity}
-            if self.updates % self.config.skill_interval == 0:
-                self.skill_weight = self._next_skill_weight()
         return row
 
     def _next_skill_weight(self) -> float:
-        """λ = min(mean return / (0.8 · best score), 1); at least 0, since games with negative returns would turn it."""
+        """λ = min(mean return / (0.8 · best score), 1); at least 0, since games with negative returns would turn it.
+
+        Before any episode has ended, as after a start from a release, it stays what it is.
+        """
         mean_return = self.episodes.mean_return
         if math.isnan(mean_return):
-            return 0.0
+            return self.skill_weight
         return min(max(mean_return / (0.8 * best_score(self.config.env, self.config.distribution_mode)), 0.0), 1.0)
 
     @torch.no_grad()

@@ -200,6 +200,20 @@ def test_the_skill_weight_follows_the_return():
         assert trainer._next_skill_weight() == pytest.approx(expected)
 
 
+def test_the_skill_weight_changes_before_every_nth_update_as_in_the_reference():
+    trainer = SPPO("fruitbot", seed=0, device="cpu", **TINY | {"skill_interval": 2})._make_trainer()
+    trainer.episodes.returns.extend([12.96] * 100)
+    map_weights = trainer.network.semantic.hidden.weight
+    rows, moved = [], []
+    for _ in range(4):
+        expected, before = trainer._next_skill_weight(), map_weights.detach().clone()
+        rows.append((trainer.update()["skill_weight"], expected))
+        moved.append(bool((map_weights != before).any()))
+    # Update 2 is the first with λ > 0, of the episodes before its rollout, and the first that trains the map.
+    assert [weight for weight, _ in rows] == [0.0, rows[1][1], rows[1][1], rows[3][1]] and rows[1][1] > 0.4
+    assert moved == [False, True, True, True]
+
+
 def test_episode_statistics_count_whole_episodes():
     statistics = EpisodeStatistics(2)
     assert math.isnan(statistics.mean_return)
