@@ -2,7 +2,8 @@
 
 Three resamplings, each seeded, so that the same data give the same interval:
 
-- of samples that are independent, such as the returns of episodes (:func:`bootstrap_mean`, :func:`mean_difference`);
+- of samples that are independent, such as the returns of episodes (:func:`bootstrap_mean`, :func:`mean_difference`):
+  percentiles, corrected for bias and skew (BCa, Efron 1987) where there are fewer than :data:`FEW`;
 - of whole groups. Consecutive states of an environment are alike, so 30,000 states are far fewer independent
   observations. What is independent are the environments (each with its own levels and dice): they are resampled whole
   (cluster bootstrap, Davison & Hinkley 1997, section 3.8), and an interval says what other environments would have
@@ -26,6 +27,7 @@ from .errors import InterpError
 _ENDS = ((1 - 0.95) / 2, (1 + 0.95) / 2)
 LEAST_RUNS = 3  # fewer say next to nothing about their spread
 RESAMPLES = 2000  # half as many where each takes long
+FEW = 50  # samples, from which on percentiles alone serve as well
 
 
 class Interval(NamedTuple):
@@ -43,25 +45,32 @@ NOTHING = Interval(math.nan, math.nan, math.nan)
 
 
 def bootstrap_mean(samples: np.ndarray, *, resamples: int = 2000) -> Interval:
-    """Mean of ``samples`` (N,) with its percentile bootstrap interval."""
-    from scipy.stats import bootstrap
-
+    """Mean of ``samples`` (N,) with its bootstrap interval: BCa for N < :data:`FEW`, else percentiles."""
     samples = np.asarray(samples, dtype=np.float64)
     mean = float(samples.mean())
     if len(samples) < 2 or np.ptp(samples) == 0:
         return Interval(mean, mean, mean)
-    result = bootstrap(
-        (samples,), np.mean, n_resamples=resamples, method="percentile", batch=100, rng=np.random.default_rng(0)
-    )
-    return Interval(mean, *map(float, result.confidence_interval))
+    method = "BCa" if len(samples) < FEW else "percentile"
+    return Interval(mean, *_bootstrap((samples,), np.mean, method, resamples))
 
 
 def mean_difference(x: np.ndarray, y: np.ndarray, *, resamples: int | None = None) -> Interval:
-    """Mean of ``x`` (N,) minus mean of ``y`` (M,) with its percentile bootstrap interval, resampled separately."""
+    """Mean of ``x`` (N,) minus mean of ``y`` (M,), resampled separately, with its interval as of bootstrap_mean."""
     resamples = resamples or RESAMPLES
+    if 1 < min(len(x), len(y)) < FEW and np.ptp(x) + np.ptp(y) > 0:
+        ends = _bootstrap((x, y), lambda a, b, axis: a.mean(axis) - b.mean(axis), "BCa", resamples)
+        return Interval(float(np.mean(x) - np.mean(y)), *ends)
     means = [np.random.default_rng(seed).choice(v, (resamples, len(v))).mean(1) for seed, v in enumerate((x, y))]
     low, high = np.quantile(means[0] - means[1], [0.025, 0.975])
     return Interval(float(np.mean(x) - np.mean(y)), float(low), float(high))
+
+
+def _bootstrap(samples: tuple, statistic: Callable, method: str, resamples: int) -> tuple[float, float]:
+    from scipy.stats import bootstrap
+
+    rng = np.random.default_rng(0)
+    result = bootstrap(samples, statistic, n_resamples=resamples, method=method, batch=100, rng=rng)
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
 # -- sums over groups ---------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from interp_lib import InterpError
 from interp_lib.common.statistics import (
     Interval,
     Scores,
+    bootstrap_mean,
     columns,
     equivalence,
     equivalence_verdicts,
@@ -36,6 +37,25 @@ def constant(*means):
 def noisy(means, runs=1, episodes=40, spread=1.0, seed=0):
     rng = np.random.default_rng(seed)
     return Scores.of({f"task{i}": list(rng.normal(m, spread, (runs, episodes))) for i, m in enumerate(means)})
+
+
+def test_few_skewed_samples_get_an_interval_that_is_corrected_for_it():
+    from scipy.stats import bootstrap
+
+    x = np.array([0, 0, 0, 1, 1, 1, 2, 3, 10, 30.0])
+
+    def scipy(samples, statistic, method):
+        rng = np.random.default_rng(0)
+        return bootstrap(samples, statistic, n_resamples=2000, method=method, batch=100, rng=rng).confidence_interval
+
+    few, percentiles = bootstrap_mean(x), scipy((x,), np.mean, "percentile")
+    assert few[1:] == tuple(scipy((x,), np.mean, "BCa"))
+    assert few.low > percentiles.low + 0.3 and few.high > percentiles.high + 1  # the tail is on the right
+    many = np.tile(x, 5)
+    assert bootstrap_mean(many)[1:] == tuple(scipy((many,), np.mean, "percentile"))
+    apart = mean_difference(x, -x)
+    assert apart.mean == 9.6 and apart.high - apart.mean > apart.mean - apart.low  # both tails are on the right
+    assert mean_difference(np.ones(5), np.zeros(5)) == (1, 1, 1)
 
 
 def test_interquartile_mean_by_hand():
