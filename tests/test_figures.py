@@ -16,9 +16,9 @@ import pandas as pd
 import pytest
 
 from interp_lib.clusters.figures import cluster_gallery, draw_actions, draw_space
-from interp_lib.common.graphs import draw_transitions
+from interp_lib.common.graphs import END, draw_transitions
 from interp_lib.common.statistics import NOTHING, Interval
-from interp_lib.common.style import cluster_color, use_style
+from interp_lib.common.style import cluster_color, show_deviation, use_style
 from interp_lib.evaluation.figures import plot_comparison, plot_levels, plot_published, plot_restricted
 from interp_lib.prototypes import PrototypeStudy
 from interp_lib.prototypes.faithfulness_figure import plot_faithfulness
@@ -91,14 +91,21 @@ def test_spaces_and_actions(rng):
 @looks_as_before
 def test_cluster_gallery():
     frames = squares(12).reshape(3, 4, 64, 64, 3)
-    means = {k: frames[k].mean(0).astype(np.uint8) for k in range(3)}
-    return cluster_gallery(means, dict(enumerate(frames)), {0: 0.5, 1: 0.3, 2: 0.2}, {1: "The agent waits for a gap."})
+    means = {k: show_deviation(frames[k].mean(0) - frames.mean((0, 1))) for k in range(3)}
+    shares, titles = {0: 0.5, 1: 0.3, 2: 0.2}, ["mean − all", "medoid", "25% quantile"]
+    return cluster_gallery(means, dict(enumerate(frames)), shares, {1: "The agent waits for a gap."}, titles=titles)
 
 
 @looks_as_before
 def test_transition_graph():
-    counts = np.array([[0, 28, 12, 0], [8, 0, 8, 24], [20, 20, 0, 0], [3, 1, 1, 0]])
-    transitions = pd.DataFrame(counts).rename_axis("cluster").rename_axis("next", axis=1).stack().to_frame("count")
+    counts = np.array([[0, 28, 12, 0, 0], [8, 0, 8, 12, 12], [20, 20, 0, 0, 2], [3, 1, 1, 0, 0]])
+    transitions = (
+        pd.DataFrame(counts, columns=[0, 1, 2, 3, END])
+        .rename_axis("cluster")
+        .rename_axis("next", axis=1)
+        .stack()
+        .to_frame("count")
+    )
     transitions["probability"] = transitions["count"] / transitions["count"].groupby("cluster").transform("sum")
     centres = {0: np.array([0.0, 0.0]), 1: np.array([1.0, 0.2]), 2: np.array([0.4, 1.0]), 3: np.array([1.0, 1.0])}
     figure, ax = plt.subplots(figsize=(6, 6))

@@ -90,7 +90,7 @@ class ClusterBrowser:
         said = {
             "cluster": chip(k, cluster_color(k)) + self._sentence(k),
             "level": f"{states.level[row]}, step {self._steps[row]}",
-            "value": f"{states.value[row]:.2f} <span class=soft>(in scaled reward)</span>",
+            "value": f"{self.study.values[row]:.2f} <span class=soft>(in {self.study.unit})</span>",
             "action taken": f"<b>{self._effects[action]}</b>, probability {probabilities[action]:.0%}",
         }
         return (
@@ -102,7 +102,7 @@ class ClusterBrowser:
         )
 
     def cluster_html(self, k: int) -> str:
-        """Mean image, statistics and clips of a cluster."""
+        """What is common to a cluster's states, statistics and clips."""
         if k not in self._cluster_pictures:  # they take most of a second
             self._cluster_pictures[k] = self._group_pictures(self.study.rows(k), self.study.cluster_clips(k))
         title = f"Cluster {_chip(k)}{self._sentence(k)}"
@@ -128,7 +128,7 @@ class ClusterBrowser:
         mean = self.study.mean_image(rows)
         if mean is None:
             return ""
-        pictures = [_figure(picture(mean, 128, "mean image"), "mean image")]
+        pictures = [_figure(picture(mean, 128, "mean image minus that of all states"), "mean, minus that of all")]
         for clip in clips:
             level, step = self.states.level[clip[0]], self._steps[clip[0]]
             text = f"level {level}, steps {step}–{step + len(clip) - 1}"
@@ -139,11 +139,17 @@ class ClusterBrowser:
         if not group.count:
             return f"<div class=interp><p>{title}</p><p>No states: this code was not used on these levels.</p></div>"
         dwell = "" if group.dwell is None else f"mean dwell <b>{group.dwell:.1f}</b> steps · "
+        whole = (
+            f" · in the {group.whole:,} states whose episode ended in the recording, mean value "
+            f"<b>{group.whole_value:.2f}</b> and return to go <b>{group.return_to_go:.2f}</b>"
+            if group.whole
+            else ""
+        )
         common = np.argsort(-group.actions, kind="stable")[:4]
         return (
             f"<div class=interp><p>{title}</p><p><b>{group.count:,}</b> states (<b>{group.share:.1%}</b>) on "
-            f"<b>{group.levels}</b> levels · {dwell}mean value <b>{group.value:.2f}</b> · "
-            f"mean return to go <b>{group.return_to_go:.1f}</b></p>"
+            f"<b>{group.levels}</b> levels · {dwell}mean value <b>{group.value:.2f}</b>{whole} "
+            f"<span class=soft>(in {self.study.unit})</span></p>"
             f'<div class=row>{pictures}<div style="min-width:200px"><p class=soft>What the policy would do</p>'
             + bars([self._effects[a] for a in common], group.actions[common])
             + "</div></div></div>"

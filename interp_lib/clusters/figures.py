@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from ..common.labels import percent
-from ..common.style import CLUSTER_COLORS, INK, MUTED, cluster_color, show_state, stretch_contrast
+from ..common.style import CLUSTER_COLORS, INK, MUTED, cluster_color, show_state
 
 
 def draw_space(
@@ -50,14 +50,17 @@ def cluster_gallery(
     frames: Mapping[int, np.ndarray],
     shares: Mapping[int, float],
     descriptions: Mapping[int, str] | None = None,
+    *,
+    titles: Sequence[str] = (),
 ) -> Figure:
-    """One row a cluster: its mean image (contrast stretched), representative frames, its description if there is one.
+    """One row a cluster: what its mean shows, representative frames, its description if there is one.
 
     Args:
         mean_images: uint8 (64, 64, 3) by cluster; clusters that are not in here are left out.
         frames: uint8 (m, 64, 64, 3) by cluster.
         shares: share of the states by cluster.
         descriptions: sentence by cluster.
+        titles: of the columns of pictures, the mean image's first.
     """
     clusters = sorted(mean_images)
     described = {k: text for k, text in (descriptions or {}).items() if k in mean_images}
@@ -70,7 +73,7 @@ def cluster_gallery(
         width_ratios=[1] * columns + [2.4] * bool(described),
     )
     for row, k in zip(axes, clusters, strict=True):
-        pictures = [stretch_contrast(mean_images[k]), *frames[k]]
+        pictures = [mean_images[k], *frames[k]]
         for ax, picture in zip(row, pictures, strict=False):
             ax.imshow(picture, interpolation="nearest")
         for ax in row:
@@ -93,9 +96,8 @@ def cluster_gallery(
             share, (0, 0.5), xycoords="axes fraction", xytext=(-22, -17), textcoords="offset points", ha="center",
             fontsize=8, color=INK,
         )  # fmt: skip
-    axes[0, 0].set_title("mean image", fontsize=10)
-    if columns > 1:
-        axes[0, 1].set_title("frames that stand for it", fontsize=10, loc="left")
+    for ax, title in zip(axes[0], titles, strict=False):
+        ax.set_title(title, fontsize=9.5)
     return figure
 
 
@@ -134,7 +136,7 @@ def plot_medoids(
     Args:
         frames: uint8 (64, 64, 3) by cluster: its medoid.
         counts: states by cluster.
-        values: mean value estimate by cluster, scaled reward.
+        values: mean value estimate by cluster.
         actions: probability of each action, a row a cluster (:attr:`.ClusterStudy.actions`).
         title: of the figure.
         columns: of the grid.

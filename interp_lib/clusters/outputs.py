@@ -26,8 +26,7 @@ from .figures import cluster_gallery, draw_actions, draw_space, plot_groupings, 
 from .groupings import CODES, SAMPLE, Groupings
 from .intervention import code_effect
 from .stability import map_stability
-from .states import StateSet
-from .study import ClusterStudy
+from .study import QUANTILES, ClusterStudy
 
 Runs = Sequence[Path]
 
@@ -92,10 +91,10 @@ def draw_learning_curves(env: str, runs: Sequence[Run], outputs: Outputs) -> Non
 
 
 def save_spaces(
-    states: StateSet, rows: np.ndarray, spaces: Mapping[str, np.ndarray], outputs: Outputs, runs: Runs
+    study: ClusterStudy, rows: np.ndarray, spaces: Mapping[str, np.ndarray], outputs: Outputs, runs: Runs
 ) -> None:
     """Save FDR space and t-SNE space of the states ``rows``, coloured by cluster; ``spaces`` as of two_spaces."""
-    code = states.code[rows]
+    states, code = study.states, study.states.code[rows]
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.8))
     draw_space(axes[0], spaces[states.map], code, f"{states.map} space (n = {len(rows):,} states)", axis="z")
     draw_space(axes[1], spaces["t-SNE"], code, "t-SNE of the features, same states", axis="t-SNE")
@@ -106,8 +105,24 @@ def save_spaces(
         f"States of {game} on unseen levels in the two spaces, coloured by cluster. Left: "
         f"{'the learned 2-D coordinates z' if states.map == 'FDR' else 'the first two principal components of h'}. "
         "Right: t-SNE (perplexity 30, PCA start) of the 256-D features of the same states. "
-        f"n = {len(rows):,} states; numbers mark the median of each cluster with at least 1% of them.",
+        f"n = {len(rows):,} states; numbers mark the median of each cluster with at least 1% of them."
+        f"{_islands(study)}",
         runs,
+    )
+
+
+def _islands(study: ClusterStudy) -> str:
+    parts = [f"{k} ({n})" for k, n in study.islands.items() if n > 1]
+    found = (
+        f"Clusters in several islands of FDR space: {', '.join(parts)}" if parts else "No cluster is several islands"
+    )
+    return f" {found} (parts of the smallest area with 80% of its density, each with at least 10% of it)."
+
+
+def _scale(study: ClusterStudy) -> str:
+    scale = study.agent.reward_scale
+    return (
+        "" if scale is None else f" (the agent learns it divided by {scale:.2f} and cut at 10, so at {10 * scale:.1f})"
     )
 
 
@@ -124,24 +139,27 @@ def save_cluster_outputs(
     """Save the cluster gallery, what the policy does in each cluster, and the cluster table; returns the table."""
     states, game, kept = study.states, study.states.meta["game"], study.count
     table = study.described(descriptions)
-    frames = {k: states.frames(study.central_rows(study.rows(k))[:4]) for k in study.used}
+    frames = {k: states.frames(study.typical_rows(k)) for k in study.used}
+    titles = ["mean − all", "medoid", *(f"{q:.0%} quantile" for q in QUANTILES)]
     empty = [str(k) for k in table.index if k not in study.used]
     unused = f" Never used: cluster {', '.join(empty)}." if empty else ""
     outputs.figure(
-        cluster_gallery(study.mean_images(), frames, table["share"].to_dict(), descriptions),
+        cluster_gallery(study.mean_images(), frames, table["share"].to_dict(), descriptions, titles=titles),
         "cluster_gallery",
-        f"Each cluster's mean observation (of up to 500 states, contrast stretched) and the frames nearest to its "
-        f"centre in {states.map} space, one a level, with its share of n = {kept:,} states. {game}, unseen levels."
-        f"{unused}",
+        f"Each cluster with its share of n = {kept:,} states: its mean observation (of up to 500 states) minus that of "
+        "all states, on grey and enlarged; its medoid among the features h; and the states at quantiles of the "
+        f"distance from it, from other levels where there are. {game}, unseen levels.{unused}{_islands(study)}",
         runs,
     )
     outputs.table(
         table,
         "cluster_table",
-        f"Clusters over n = {kept:,} states: share; mean dwell time with 95% interval (environments resampled); value "
-        "estimate (in scaled reward, as the agent learns it) and discounted return to go (γ 0.999, raw reward, to the "
-        "end of episode or recording), each with its standard deviation; the three likeliest actions under the "
-        f"policy; and the description, where somebody has written one.{unused}",
+        f"Clusters over n = {kept:,} states: share; islands in the map; mean dwell time; the agent's value estimate; "
+        f"value and discounted return to go (γ 0.999) over the {int(table['states, whole episodes'].sum()):,} states "
+        f"of the {int(states.done.sum())} episodes that ended in the recording (the short ones, and with "
+        f"{states.meta['random_action']:.0%} random actions, which the value does not reckon with); all in "
+        f"{study.unit}{_scale(study)}; the three likeliest actions under the policy; and the description, where "
+        f"somebody has written one. 95% intervals resample environments.{unused}",
         runs,
     )
     actions = study.actions
@@ -169,7 +187,7 @@ def save_medoids(study: ClusterStudy, outputs: Outputs, runs: Runs) -> dict[int,
         study.table["states"].to_dict(),
         study.table["value"].to_dict(),
         study.actions,
-        f"A state for each cluster of SPPO on {game}, n = {study.count:,} states",
+        f"A state for each cluster of SPPO on {game}, n = {study.count:,} states, values in {study.unit}",
     )
     outputs.figure(
         figure,
@@ -185,10 +203,12 @@ def save_medoids(study: ClusterStudy, outputs: Outputs, runs: Runs) -> dict[int,
 def save_transitions(study: ClusterStudy, outputs: Outputs, runs: Runs) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Save the graph of clusters and its two tables; returns them: transitions, dwell times."""
     states, transitions, dwell = study.states, study.transitions, study.dwell
-    centres = {k: np.median(states.fdr[study.rows(k)], axis=0) for k in study.used}
+    medoids = study.medoids()
+    centres = {k: states.fdr[row] for k, row in medoids.items()}
+    images = {k: states.frames([row])[0] for k, row in medoids.items()}
     shares, stays = study.table["share"].to_dict(), dwell["mean dwell (steps)"].to_dict()
     figure, ax = plt.subplots(figsize=(8, 7.6))
-    draw_transitions(ax, transitions, centres, shares, study.mean_images(most=200), stays)
+    draw_transitions(ax, transitions, centres, shares, images, stays)
     weak, moves = int((transitions["probability"] < LEAST_PROBABILITY).sum()), int(transitions["count"].sum())
     rare = [str(k) for k in centres if dwell["visits"][k] < LEAST_VISITS]
     left_out = f" No arrows from {', '.join(rare)}: visited fewer than {LEAST_VISITS} times." if rare else ""
@@ -197,10 +217,10 @@ def save_transitions(study: ClusterStudy, outputs: Outputs, runs: Runs) -> tuple
     outputs.figure(
         figure,
         "cluster_transitions",
-        f"Policy of {states.meta['game']} as a graph: each cluster with its mean image (contrast stretched), placed by "
-        f"its median in {states.map} space (moved apart where too close), its share of the states as area, and its "
-        f"mean dwell time. Arrows: which cluster follows, of n = {moves:,} stretches; {weak} transitions below "
-        f"{LEAST_PROBABILITY:.0%} are not drawn.{left_out}{ends} Unseen levels, "
+        f"Policy of {states.meta['game']} as a graph: each cluster with its medoid in feature space, where that lies "
+        f"in {states.map} space (moved apart where too close), its share of the states as area, and its mean dwell "
+        f"time. Arrows: which cluster follows, of n = {moves:,} stretches; {weak} transitions below "
+        f"{LEAST_PROBABILITY:.0%} are not drawn.{left_out}{ends}{_islands(study)} Unseen levels, "
         f"{states.meta['random_action']:.0%} random actions.",
         runs,
     )
@@ -268,7 +288,7 @@ def save_embedding(
     """
     states, problems = study.states, {}
     rows, spaces = two_spaces(states, tsne_states)
-    save_spaces(states, rows, spaces, outputs, runs)
+    save_spaces(study, rows, spaces, outputs, runs)
     evidence: dict[str, Callable[[], pd.DataFrame]] = {
         "code_usage": lambda: code_usage(states),
         "space_quality": lambda: code_separation(states, rows, spaces),

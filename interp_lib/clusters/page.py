@@ -86,7 +86,9 @@ def _clusters(
         mean = study.mean_image(study.rows(k))
         if mean is not None and group.dwell is not None:
             cluster |= {
-                "dwell": round(group.dwell, 1), "value": round(group.value, 2), "toGo": round(group.return_to_go, 1),
+                "dwell": round(group.dwell, 1), "value": round(group.value, 2), "whole": group.whole,
+                "wholeValue": round(group.whole_value, 2) if group.whole else None,
+                "toGo": round(group.return_to_go, 2) if group.whole else None,
                 "mean": len(tiles), "actions": [round(float(share), 4) for share in group.actions],
             }  # fmt: skip
             tiles.append(mean)
@@ -115,7 +117,7 @@ def _render(study: ClusterStudy, rows: np.ndarray, fixed: Mapping[str, Any], wit
         "level": states.level[rows].tolist(),
         "step": episode_steps(states)[rows].tolist(),
         "action": index[states.action[rows]].tolist(),
-        "value": np.round(states.value[rows].astype(float), 2).tolist(),
+        "value": np.round(study.values[rows], 2).tolist(),
         "probabilities": base64.b64encode(probabilities.tobytes()).decode(),
     }
     return render_page(
@@ -128,5 +130,6 @@ def _render(study: ClusterStudy, rows: np.ndarray, fixed: Mapping[str, Any], wit
         paper_timesteps=PAPER_TIMESTEPS,
         shown=len(rows),
         kept=study.count,
+        unit=study.unit,
         random_action=states.meta["random_action"],
     )

@@ -1,20 +1,18 @@
-"""Skills: what the agent does while it stays in one cluster (paper, section 5.3), and in which order."""
+"""Skills: what the agent does while it stays in one cluster (paper, section 5.3)."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import pandas as pd
 
 from ..agents.sppo.play import Episode, replay_frames
-from ..common.statistics import NOTHING, columns, ratio_interval
 from ..common.style import cluster_color
+from ..envs.procgen import best_score
 
-ARROW = " → "
+LEAST_GOOD = 5  # episodes: of fewer, a video would show one level or two
 
 
 @dataclass(frozen=True)
@@ -26,12 +24,32 @@ class Stretch:
     stop: int
 
 
-def successful(episodes: list[Episode], fraction: float = 0.8) -> list[int]:
-    """Indices of the episodes with a return above ``fraction`` of the best one's."""
+def successful(episodes: Sequence[Episode]) -> list[int]:
+    """Indices of the episodes with a return above 80% of the game's best score, as the reference films them.
+
+    Where fewer than :data:`LEAST_GOOD` are, those above 80% of the best return here; :func:`success_rule` says which.
+    """
+    bar, _ = _bar(episodes)
+    return [i for i, e in enumerate(episodes) if e.total > bar]
+
+
+def success_rule(episodes: Sequence[Episode]) -> str:
+    """What an episode's return has to be to count as :func:`successful`, in words."""
+    return _bar(episodes)[1]
+
+
+def _bar(episodes: Sequence[Episode]) -> tuple[float, str]:
     if not episodes:
-        return []
-    best = max(e.total for e in episodes)
-    return [i for i, e in enumerate(episodes) if e.total > fraction * best or e.total == best]
+        return np.inf, "no episodes"
+    best = best_score(episodes[0].game, episodes[0].levels.distribution_mode)
+    above = sum(e.total > 0.8 * best for e in episodes)
+    if above >= LEAST_GOOD:
+        return 0.8 * best, f"return above 80% of the game's best score, {best:g}"
+    most = max(e.total for e in episodes)
+    return min(0.8 * most, np.nextafter(most, -np.inf)), (
+        f"return above 80% of the best one here, {most:.1f}, as {above or 'none'} of {len(episodes)} came above 80% of "
+        f"the game's best score, {best:g}"
+    )
 
 
 def find_stretches(
@@ -105,49 +123,3 @@ def label_frame(frame: np.ndarray, text: str, color: str, *, below: str = "", ba
             below = below.rstrip("…")[:-1].rstrip() + "…"
         draw.text((20, bar + 9), below, fill=(31, 35, 40), font=font, anchor="lm")
     return np.asarray(image)
-
-
-def typical_sequences(
-    episodes: Sequence[Episode], *, length: int = 3, top: int = 10, ending: bool = False
-) -> pd.DataFrame:
-    """Which clusters follow each other in successful episodes (:func:`successful`) and in the others.
-
-    An episode's codes, repeats collapsed, are read through a window of ``length`` clusters. Shares are of all windows
-    of such episodes, so that long episodes, which have more of everything, don't count as different.
-
-    Args:
-        top: how many sequences of either kind of episode to show, the most frequent.
-        ending: only the last window of each episode: what it ends with.
-
-    Returns:
-        index sequence (``7 → 1 → 5``), the one most typical of success first; count and share for either kind, with
-        95% intervals that resample episodes; ``attrs`` has the numbers of episodes. Shorter episodes have no window.
-    """
-    good = set(successful(list(episodes)))
-    counts: dict[str, list[Counter]] = {"successful": [], "other": []}
-    for index, episode in enumerate(episodes):
-        assert episode.codes is not None  # of an SPPO agent
-        path = collapse(episode.codes)
-        windows = [tuple(path[i : i + length].tolist()) for i in range(len(path) - length + 1)]
-        counts["successful" if index in good else "other"].append(Counter(windows[-1:] if ending else windows))
-    totals = {kind: sum(of, Counter()) for kind, of in counts.items()}
-    shown = {window for total in totals.values() for window, _ in total.most_common(top)}
-    rows = {}
-    for window in sorted(shown):
-        row: dict[str, float] = {}
-        for kind, of in counts.items():
-            share = ratio_interval(*(np.array(x) for x in ([c[window] for c in of], [c.total() for c in of])))
-            row |= {f"{kind}: count": totals[kind][window], **columns(f"{kind}: share", share)}
-        rows[ARROW.join(map(str, window))] = row
-    names = [f"{kind}: count" for kind in counts]
-    empty = [name for kind in counts for name in (f"{kind}: count", *columns(f"{kind}: share", NOTHING))]
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=None if rows else empty).rename_axis("sequence")
-    table.attrs = {kind: len(of) for kind, of in counts.items()}
-    difference = table["successful: share"].fillna(0) - table["other: share"].fillna(0)
-    return table.loc[difference.sort_values(ascending=False, kind="stable").index].astype(dict.fromkeys(names, int))
-
-
-def collapse(codes: np.ndarray) -> np.ndarray:
-    """``codes`` (T,) without repeats: 7 7 1 1 1 7 → 7 1 7."""
-    codes = np.asarray(codes)
-    return codes[np.append(True, codes[1:] != codes[:-1])[: len(codes)]]

@@ -202,13 +202,13 @@ def sample_rows(states: StateSet, size: int, *, seed: int = 0) -> np.ndarray:
 
 
 def return_to_go(states: StateSet, gamma: float = GAMMA) -> np.ndarray:
-    """Discounted return from each state to the end of its episode, or of the recording → float64 (N,)."""
+    """Discounted raw return from each state to the end of its episode → float64 (N,); NaN where it was not recorded."""
     n = states.meta["num_envs"]
     reward, done = states.reward.reshape(-1, n), states.done.reshape(-1, n)
     result = np.zeros(reward.shape)
-    running = np.zeros(n)
+    running = np.full(n, np.nan)
     for t in reversed(range(len(reward))):
-        running = reward[t] + gamma * running * ~done[t]
+        running = reward[t] + gamma * np.where(done[t], 0, running)
         result[t] = running
     return result.ravel()
 

@@ -8,7 +8,7 @@ present one alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
@@ -20,9 +20,13 @@ from scipy.special import softmax
 from ..agents.sppo.agents import PPO
 from ..common.errors import InterpError
 from ..common.graphs import CUT, END, transitions_between
-from ..common.statistics import columns, group_sums, ratio_interval
+from ..common.statistics import Interval, columns, group_sums, ratio_interval
+from ..common.style import show_deviation
 from ..envs.actions import ACTION_EFFECTS, by_effect
-from .states import StateSet, clusters_of, episode_rows, return_to_go, stretches, weights_digest
+from .islands import islands
+from .states import StateSet, clusters_of, episode_rows, return_to_go, sample_rows, stretches, weights_digest
+
+QUANTILES = (0.25, 0.5, 0.75, 0.95)  # of the distance from the medoid: the frames that stand for a cluster
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,10 @@ class Group:
     count: int
     share: float  # of the kept states
     levels: int  # distinct levels
-    value: float  # mean estimate, scaled reward as the agent learns it
-    return_to_go: float  # mean discounted raw reward to the end of episode or recording
+    value: float  # mean estimate, in ClusterStudy.unit
+    whole: int  # states of episodes that ended in the recording; the next two are means over them
+    whole_value: float
+    return_to_go: float  # discounted, in ClusterStudy.unit
     actions: np.ndarray  # float64 (m,), the policy's mean probability of each effect (envs.actions)
     dwell: float | None = None  # mean steps an environment stays; None where the set is no cluster
 
@@ -94,19 +100,82 @@ class ClusterStudy:
         """:func:`.states.stretches`."""
         return stretches(self.states)
 
+    # -- which of them stand for the others -------------------------------------------------------------------------
+
+    def _from_medoid(self, rows: np.ndarray, most: int = 500) -> np.ndarray:
+        """``rows``, not empty, by their distance in feature space h (Euclidean) from their medoid, which comes first.
+
+        The medoid has the smallest sum of distances to the others; of more than ``most``, that many drawn at random.
+        """
+        from scipy.spatial.distance import cdist
+
+        drawn = rows
+        if len(rows) > most:
+            drawn = np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
+        features = self.states.feature[drawn]
+        medoid = self.states.feature[drawn[cdist(features, features).sum(1).argmin()]]
+        return rows[np.argsort(np.square(self.states.feature[rows] - medoid).sum(1), kind="stable")]
+
     @cached_property
-    def return_to_go(self) -> np.ndarray:
-        """:func:`.states.return_to_go`."""
-        return return_to_go(self.states)
+    def _orders(self) -> dict[int, np.ndarray]:
+        return {k: self._from_medoid(self.rows(k)) for k in self.used}
+
+    def medoids(self) -> dict[int, int]:
+        """The state that stands for each cluster, as a prototype would: row by cluster that has states.
+
+        The medoid in the space of features h (256 numbers, Euclidean): the smallest sum of distances to the other
+        states of its cluster, over up to 500 of them drawn at random.
+        """
+        return {k: int(order[0]) for k, order in self._orders.items()}
+
+    def typical_rows(self, k: int, quantiles: Sequence[float] = QUANTILES) -> np.ndarray:
+        """The medoid of cluster ``k`` and the states at ``quantiles`` of the distance from it in h → int64 (m,).
+
+        Each is from another level where there is one, so a little off its quantile.
+        """
+        order = self._orders[k]
+        chosen = [0]
+        for quantile in quantiles:
+            near = np.argsort(np.abs(np.arange(len(order)) - quantile * (len(order) - 1)), kind="stable")
+            near = near[~np.isin(near, chosen)]
+            new = near[~np.isin(self.states.level[order[near]], self.states.level[order[chosen]])]
+            chosen.extend([*new, *near][:1])
+        return order[chosen]
 
     def central_rows(self, rows: np.ndarray) -> np.ndarray:
-        """Those of ``rows`` nearest to their median in FDR space first, one a level → int64 (number of levels,)."""
+        """``rows`` from their medoid in feature space on, one a level → int64 (number of levels,)."""
         if not len(rows):
             return rows
-        places = self.states.fdr[rows]
-        order = rows[np.argsort(np.square(places - np.median(places, axis=0)).sum(1), kind="stable")]
+        order = self._from_medoid(rows)
         _, first = np.unique(self.states.level[order], return_index=True)
         return order[np.sort(first)]
+
+    @cached_property
+    def islands(self) -> dict[int, int]:
+        """Into how many islands of FDR space (:func:`.islands.islands`) each cluster that has states falls."""
+        return {k: islands(self.states.fdr[self.rows(k)]) for k in self.used}
+
+    # -- what they are worth ----------------------------------------------------------------------------------------
+
+    @property
+    def unit(self) -> str:
+        """Of values: game reward, or scaled reward as the agent learns it where the run doesn't tell the scale."""
+        return "scaled reward" if self.agent.reward_scale is None else "game reward"
+
+    @cached_property
+    def values(self) -> np.ndarray:
+        """The agent's value of each state, in :attr:`unit` → float64 (N,)."""
+        return self.states.value.astype(np.float64) * (self.agent.reward_scale or 1)
+
+    @cached_property
+    def return_to_go(self) -> np.ndarray:
+        """:func:`.states.return_to_go` → float64 (N,); NaN everywhere if values are in another unit."""
+        known = np.nan if self.agent.reward_scale is None else 1.0
+        return known * return_to_go(self.states)
+
+    @cached_property
+    def _whole(self) -> np.ndarray:
+        return ~np.isnan(self.return_to_go)
 
     # -- what the policy does ---------------------------------------------------------------------------------------
 
@@ -136,9 +205,10 @@ class ClusterStudy:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """One row a cluster: states, share, dwell time, value and return to go with their deviation, likely actions.
+        """One row a cluster: states, share, islands, dwell time, what they are worth, likely actions.
 
-        A cluster without states has NaN and an empty text.
+        Value over all its states; value and return to go over those whose episode ended in the recording, which can be
+        compared. A cluster without states has NaN and an empty text.
         """
         n, rows = self.states.meta["num_envs"], []
         for k, member in enumerate(self._members):
@@ -149,15 +219,20 @@ class ClusterStudy:
                 "cluster": k,
                 "states": group.count,
                 "share": group.share,
+                "islands": self.islands.get(k, 0),
                 **columns("mean dwell (steps)", ratio_interval(steps, visits)),
-                "value": group.value,
-                "value std": _over(self.states.value[member], np.std),
-                "return to go": group.return_to_go,
-                "return to go std": _over(self.return_to_go[member], np.std),
+                **columns("value", self._mean(self.values, member)),
+                "states, whole episodes": group.whole,
+                **columns("value, whole episodes", self._mean(self.values, member[self._whole[member]])),
+                **columns("return to go", self._mean(self.return_to_go, member[self._whole[member]])),
                 "likely actions": ", ".join(f"{effect} {share:.0%}" for effect, share in likely.items()),
             }
             rows.append(row)
         return pd.DataFrame(rows).set_index("cluster")
+
+    def _mean(self, values: np.ndarray, rows: np.ndarray) -> Interval:
+        env, n = self.states.env[rows], self.states.meta["num_envs"]
+        return ratio_interval(group_sums(values[rows], env, n), group_sums(np.ones(len(rows)), env, n))
 
     def described(self, descriptions: Mapping[int, str] | None) -> pd.DataFrame:
         """:attr:`table` with a column of what somebody wrote about each cluster."""
@@ -166,13 +241,15 @@ class ClusterStudy:
     def region(self, rows: np.ndarray) -> Group:
         """What any set of rows has in common."""
         rows = np.asarray(rows, dtype=np.int64)
-        actions = self.effects[rows].astype(np.float64)
+        actions, whole = self.effects[rows].astype(np.float64), rows[self._whole[rows]]
         return Group(
             count=len(rows),
             share=len(rows) / max(self.count, 1),
             levels=len(np.unique(self.states.level[rows])),
-            value=_over(self.states.value[rows], np.mean),
-            return_to_go=_over(self.return_to_go[rows], np.mean),
+            value=_mean(self.values[rows]),
+            whole=len(whole),
+            whole_value=_mean(self.values[whole]),
+            return_to_go=_mean(self.return_to_go[whole]),
             actions=actions.mean(0) if len(rows) else np.full(actions.shape[1], np.nan),
         )
 
@@ -185,32 +262,25 @@ class ClusterStudy:
     def mean_image(
         self, rows: np.ndarray, *, most: int = 500, seed: int | np.random.Generator = 0
     ) -> np.ndarray | None:
-        """Mean observation of up to ``most`` of ``rows``, drawn at random → uint8 (64, 64, 3); None for no rows."""
+        """Mean observation of up to ``most`` of ``rows``, drawn at random, minus that of all states.
+
+        Returns:
+            the difference on grey, enlarged (:func:`~interp_lib.common.style.show_deviation`), uint8 (64, 64, 3); None
+            for no rows.
+        """
         if not len(rows):
             return None
         rows = np.random.default_rng(seed).choice(rows, min(most, len(rows)), replace=False)
-        return self.states.frames(rows).mean(0).round().astype(np.uint8)
+        return show_deviation(self.states.frames(rows).mean(0) - self._background)
+
+    @cached_property
+    def _background(self) -> np.ndarray:
+        return self.states.frames(sample_rows(self.states, 1000)).mean(0)
 
     def mean_images(self, *, most: int = 500) -> dict[int, np.ndarray]:
         """:meth:`mean_image` of each cluster that has states."""
         rng = np.random.default_rng(0)
         return {k: self.mean_image(self.rows(k), most=most, seed=rng) for k in self.used}  # type: ignore[misc]
-
-    def medoids(self, *, most: int = 500) -> dict[int, int]:
-        """The state that stands for each cluster, as a prototype would: row by cluster that has states.
-
-        The medoid in the space of features h (256 numbers, Euclidean): the smallest sum of distances to the other
-        states of its cluster, over up to ``most`` of them drawn at random.
-        """
-        from scipy.spatial.distance import cdist
-
-        rng = np.random.default_rng(0)
-        medoids = {}
-        for k in self.used:
-            rows = np.sort(rng.choice(self.rows(k), min(most, len(self.rows(k))), replace=False))
-            features = self.states.feature[rows]
-            medoids[k] = int(rows[cdist(features, features).sum(1).argmin()])
-        return medoids
 
     def cluster_clips(
         self, k: int, *, count: int = 3, shortest: int = 5, longest: int = 20, seed: int = 0
@@ -234,7 +304,7 @@ class ClusterStudy:
         return [row + n * np.arange(length) for row, length in zip(chosen["row"], lengths, strict=True)]
 
     def region_clips(self, rows: np.ndarray, *, count: int = 3, around: int = 8) -> list[np.ndarray]:
-        """What happens around the states nearest to the middle of a region, each from another level.
+        """What happens around the states nearest to the medoid of a region in h, each from another level.
 
         Returns:
             up to ``count`` arrays of consecutive rows, int64 (T ≤ 2 · ``around`` + 1,), none beyond its episode.
@@ -284,5 +354,5 @@ class ClusterStudy:
         return pd.DataFrame(rows).T.rename_axis("cluster").astype({"visits": int})
 
 
-def _over(values: np.ndarray, statistic: Callable[[np.ndarray], float]) -> float:
-    return float(statistic(values)) if len(values) else np.nan
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else np.nan

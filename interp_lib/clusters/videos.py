@@ -13,7 +13,8 @@ from ..agents.sppo.play import Episode, play_episodes
 from ..common.errors import InterpError
 from ..common.outputs import Outputs
 from ..envs.procgen import Levels, ProcgenVec
-from .skills import find_stretches, frames_in, stretch_clips, successful, typical_sequences
+from .sequences import sequence_verdict, typical_sequences
+from .skills import find_stretches, frames_in, stretch_clips, success_rule, successful
 from .states import clusters_of
 
 Runs = Sequence[Path]
@@ -27,13 +28,14 @@ def save_sequences(
     """Save which cluster sequences successful episodes and the others go through, or end with; returns the table."""
     table = typical_sequences(episodes, length=length, ending=ending, top=5 if ending else 10)
     good, other = table.attrs.values()
-    best = max(e.total for e in episodes)
     outputs.table(
         table,
         "sequences_at_the_end" if ending else "sequences",
-        f"{'Last' if ending else 'Consecutive'} {length} clusters (repeats collapsed) of {good} successful episodes "
-        f"(return above 80% of the best, {best:.1f}) and {other} others, the agent's own actions on unseen levels: "
-        "counts, and shares of all such sequences with 95% intervals (episodes resampled).",
+        f"{'Last' if ending else 'Consecutive'} {length} clusters (repeats collapsed) of n = {good} successful "
+        f"episodes ({success_rule(episodes)}) and {other} others, the agent's own actions on unseen levels; the "
+        "sequences were chosen on as many other episodes. Counts, and shares of all such sequences with 95% intervals "
+        "(episodes resampled); share, shuffled: with each episode's stretches in another order; "
+        f"p-values corrected over the table. {sequence_verdict(table)}",
         runs,
     )
     return table
@@ -58,8 +60,7 @@ def save_skill_videos(
     """
     num_codes = clusters_of(agent, "film")
     episodes = list(episodes)
-    best = max(e.total for e in episodes)
-    chosen = successful(episodes)
+    chosen, bar = successful(episodes), success_rule(episodes)
     report = []
     for k in range(num_codes):
         stretches = find_stretches(episodes, k, max_frames=max_frames)
@@ -76,7 +77,7 @@ def save_skill_videos(
                 stretch_clips(episodes, stretches, k, text),
                 f"skill_{k}",
                 f"Cluster {k} of {agent.config.env}{seen}: {len(stretches)} stretches of 5 to "
-                f"20 steps from {used} good episodes on unseen levels (return above 80% of the best, {best:.1f}; "
+                f"20 steps from {used} good episodes on unseen levels ({bar}; "
                 f"{len(chosen)} of {len(episodes)} episodes qualify), {frames} frames at 8 a second{short}.",
                 runs,
                 fps=8,

@@ -10,7 +10,7 @@ import pandas as pd
 
 from .labels import covered, percent
 from .statistics import NOTHING, columns, group_sums, ratio_interval
-from .style import INK, cluster_color, stretch_contrast
+from .style import INK, cluster_color
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -81,14 +81,15 @@ def draw_transitions(
 ) -> None:
     """Clusters where they lie in the map, arrows to those that follow with a probability of at least ``least``.
 
-    A cluster that was left fewer than :data:`LEAST_VISITS` times gets no arrows of its own.
+    A cluster that was left fewer than :data:`LEAST_VISITS` times gets no arrows of its own. Where one goes to
+    :data:`END`, that is a node too.
 
     Args:
         transitions: of :func:`transitions_between`; arrows in the colour of the cluster left, as wide as they are
             probable.
-        centres: (2,) median in FDR space by cluster; those too close to read are moved apart.
+        centres: (2,) place in the map by cluster; those too close to read are moved apart.
         shares: share of the states by cluster; the area of its picture.
-        images: mean observation, uint8 (64, 64, 3); shown with its contrast stretched.
+        images: a state that stands for the cluster, uint8 (64, 64, 3).
         dwell: mean dwell time in steps.
         names: what to write on a cluster instead of its number.
         smallest: side of a picture at least, where the width of the graph is about 2.
@@ -96,8 +97,11 @@ def draw_transitions(
     """
     from matplotlib.patches import FancyArrowPatch
 
-    place = spread_out(centres, apart)
-    size = {k: float(np.clip(0.75 * np.sqrt(shares[k]), smallest, 0.42)) for k in place}  # side, in data units
+    visits = transitions["count"].groupby("cluster").transform("sum")
+    strong = transitions["probability"][(transitions["probability"] >= least) & (visits >= LEAST_VISITS)].sort_values()
+    ending = [k for k, following in strong.index if following == END and k in centres]
+    place = spread_out({**centres, **({END: _aside(centres, ending)} if ending else {})}, apart)
+    size = {k: float(np.clip(0.75 * np.sqrt(shares.get(k, 0)), smallest, 0.42)) for k in place}  # side, in data units
     corners = np.array([p + side * size[k] for k, p in place.items() for side in (-0.75, 0.75)])
     low, high = corners.min(0) - 0.08, corners.max(0) + 0.08
     ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
@@ -105,10 +109,8 @@ def draw_transitions(
     point = max((high - low) / (box.width, box.height)) * ax.figure.dpi / 72  # in data units
     tag = (0.36 * max(map(len, (names or {0: ""}).values())) + 0.35) * 8.5 * point  # half the width of a name
     captions = {k: _caption_place(p, size[k], tag if names else 0.0) for k, p in place.items()}
-    taken = {k: _boxes(p, size[k], captions[k], point) for k, p in place.items()}
+    taken = {k: _boxes(p, size[k], captions[k], point)[: 1 if k == END else 2] for k, p in place.items()}
     labels: list[Box] = []
-    visits = transitions["count"].groupby("cluster").transform("sum")
-    strong = transitions["probability"][(transitions["probability"] >= least) & (visits >= LEAST_VISITS)].sort_values()
     for (k, following), probability in strong.items():
         if k not in place or following not in place:
             continue
@@ -133,7 +135,13 @@ def draw_transitions(
         )  # fmt: skip
     for k, (x, y) in place.items():
         half = size[k] / 2
-        ax.imshow(stretch_contrast(images[k]), extent=(x - half, x + half, y - half, y + half), zorder=3, aspect="auto")
+        if k == END:
+            ax.text(
+                x, y, "end", color="white", weight="bold", fontsize=9, ha="center", va="center", zorder=5,
+                bbox={"boxstyle": "round,pad=0.5", "facecolor": INK, "edgecolor": "white"},
+            )  # fmt: skip
+            continue
+        ax.imshow(images[k], extent=(x - half, x + half, y - half, y + half), zorder=3, aspect="auto")
         ax.plot(
             x + half * np.array([-1, 1, 1, -1, -1]), y + half * np.array([-1, -1, 1, 1, -1]), color=cluster_color(k),
             lw=3.5, zorder=4, solid_joinstyle="miter",
@@ -152,6 +160,12 @@ def draw_transitions(
         )  # fmt: skip
     ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")  # as before the pictures came
     ax.axis("off")
+
+
+def _aside(centres: Mapping[int, np.ndarray], ending: list[int]) -> np.ndarray:
+    """A place for the end of episodes: beyond those of ``ending``, seen from the middle of all."""
+    points, near = np.array(list(centres.values())), np.mean([centres[k] for k in ending], axis=0)
+    return near + 0.5 * (near - points.mean(0))
 
 
 def _caption_place(place: np.ndarray, size: float, tag: float) -> tuple[tuple[float, float], str, str]:

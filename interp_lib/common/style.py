@@ -61,12 +61,10 @@ def show_state(axes: Axes, picture: np.ndarray, color: str, *, width: float = 2.
         spine.set(visible=True, color=color, linewidth=width)
 
 
-def stretch_contrast(image: np.ndarray, most: float = 4.0) -> np.ndarray:
-    """``image`` (H, W, 3) with its deviations from its mean colour enlarged up to ``most`` times: means are pale."""
-    middle = image.mean(axis=(0, 1))
-    deviation = image - middle
+def show_deviation(deviation: np.ndarray, most: float = 4.0) -> np.ndarray:
+    """How one image differs from another, (H, W, 3), on grey and enlarged up to ``most`` times → uint8 (H, W, 3)."""
     gain = np.clip(110 / max(np.percentile(np.abs(deviation), 99.5), 1e-9), 1, most)
-    return np.clip(middle + gain * deviation, 0, 255).round().astype(np.uint8)
+    return np.clip(128 + gain * deviation, 0, 255).round().astype(np.uint8)
 
 
 @functools.cache

@@ -14,8 +14,9 @@ matplotlib.use("Agg")
 from interp_lib import InterpError, load_agent
 from interp_lib.clusters.collect import collect_states
 from interp_lib.clusters.evidence import code_separation, code_usage, semantic_neighbours, temporal_coherence
+from interp_lib.clusters.islands import islands
 from interp_lib.clusters.outputs import save_cluster_outputs, save_transitions
-from interp_lib.clusters.skills import collapse, typical_sequences
+from interp_lib.clusters.sequences import collapse, sequence_verdict, shuffled_orders, typical_sequences
 from interp_lib.clusters.stability import disparity, map_stability, shared_neighbours
 from interp_lib.clusters.states import StateSet
 from interp_lib.clusters.study import ClusterStudy
@@ -176,20 +177,76 @@ def test_transitions_and_dwell_are_counted(tmp_path):
 
 def test_sequences_are_read_without_repeats_and_by_success():
     assert collapse([7, 7, 1, 1, 1, 7]).tolist() == [7, 1, 7] and collapse([]).tolist() == []
-    episodes = [
-        recorded(10, [0, 0, 1, 2, 2, 0, 1]),
-        recorded(9, [0, 1, 2]),
-        recorded(1, [3, 3, 1, 0]),
-        recorded(1, [3, 3]),
-    ]
-    table = typical_sequences(episodes)
-    assert table.attrs == {"successful": 2, "other": 2}
-    assert table["successful: count"].to_dict() == {"0 → 1 → 2": 2, "1 → 2 → 0": 1, "2 → 0 → 1": 1, "3 → 1 → 0": 0}
-    assert table.loc["0 → 1 → 2", "successful: share"] == 0.5 and table.loc["3 → 1 → 0", "other: share"] == 1
-    assert table.index[0] == "0 → 1 → 2" and table.index[-1] == "3 → 1 → 0"
-    ends = typical_sequences(episodes, ending=True)
-    assert ends["successful: count"].to_dict() == {"0 → 1 → 2": 1, "2 → 0 → 1": 1, "3 → 1 → 0": 0}
+    chosen = [recorded(10, [0, 0, 1, 2, 2, 0, 1]), recorded(1, [3, 3, 1, 0])]
+    tested = [recorded(9, [0, 1, 2]), recorded(1, [3, 3]), recorded(9, [0, 1])]
+    table = typical_sequences([chosen[0], tested[0], chosen[1], tested[1]])
+    assert table.attrs == {"successful": 1, "other": 1}
+    assert table["successful: count"].to_dict() == {"0 → 1 → 2": 1, "1 → 2 → 0": 0, "2 → 0 → 1": 0, "3 → 1 → 0": 0}
+    assert table.loc["0 → 1 → 2", "successful: share"] == 1 and table["share, shuffled"].max() == pytest.approx(
+        1 / 6, abs=0.03
+    )
+    ends = typical_sequences([chosen[0], tested[0], chosen[1], tested[1]], ending=True)
+    assert ends["successful: count"].to_dict() == {"2 → 0 → 1": 0, "3 → 1 → 0": 0}
     assert typical_sequences([recorded(1, [0])]).empty
+
+
+def test_orders_are_uniform_and_keep_clusters_and_neighbours_apart():
+    orders = shuffled_orders(np.array([0, 1, 0, 2]), 6000, np.random.default_rng(0))
+    assert (np.sort(orders, axis=1) == [0, 0, 1, 2]).all() and (np.diff(orders, axis=1) != 0).all()
+    found, counts = np.unique(orders, axis=0, return_counts=True)
+    assert len(found) == 6 and np.abs(counts / 6000 - 1 / 6).max() < 0.02  # of 12 orders, 6 have the zeros apart
+
+
+def test_a_sequence_is_found_where_there_is_one_and_nowhere_else():
+    rng = np.random.default_rng(3)
+
+    def play(total, habit):
+        parts = [rng.permutation(4).tolist() if rng.random() > habit else [4, 5, 6] for _ in range(8)]
+        return recorded(total, np.repeat(np.concatenate(parts), 2))
+
+    table = typical_sequences([*(play(10, 0.4) for _ in range(60)), *(play(1, 0.05) for _ in range(60))])
+    habit = table.loc["4 → 5 → 6"]
+    assert habit["p order"] < 0.05 and habit["p success"] < 0.05 and habit["share"] > 3 * habit["share, shuffled"]
+    among = [name for name in table.index if not set(name) & set("456")]
+    assert among and (table.loc[among, "p success"] > 0.05).any()
+    assert "4 → 5 → 6" in sequence_verdict(table)
+    same = [play(total, 0.0) for total in [10, 1] * 60]
+    nothing = typical_sequences(same)
+    assert (nothing["p success"] > 0.05).all()
+    assert sequence_verdict(nothing).endswith("other episodes: none (permutation tests, Holm, 5%).")
+
+
+def test_two_clouds_are_two_islands_and_one_is_one():
+    rng = np.random.default_rng(0)
+    cloud = rng.normal(size=(300, 2))
+    assert islands(cloud) == 1 and islands(np.concatenate([cloud, cloud + [8, 0]])) == 2
+    assert islands(np.concatenate([cloud, cloud[:15] + [20, 0]])) == 1  # a twentieth is no island
+    assert islands(cloud[:10] * 100) == islands(np.zeros((50, 2))) == islands(np.zeros((0, 2))) == 1
+
+
+def test_value_and_return_are_compared_where_the_episode_ended(tiny_sppo, tmp_path):
+    agent = load_agent(tiny_sppo, device="cpu")
+    agent._training = {"reward_normalizer": {"var": 4.0}}
+    code = np.array([[0, 1]] * 4)
+    done = np.array([[0, 0], [1, 0], [0, 0], [0, 0]])
+    states = recording(tmp_path / "s.h5", code, done=done, feature=np.zeros((8, 256), np.float32))
+    states = dataclasses.replace(
+        states, value=np.array([1, 5, 3, 5, 9, 5, 9, 5], np.float32), reward=np.full(8, 6, np.float32)
+    )
+    study = ClusterStudy(agent, states)
+    row = study.table.loc[0]
+    assert study.unit == "game reward" and row["value"] == pytest.approx(2 * 5.5)
+    assert row["states, whole episodes"] == 2 and row["value, whole episodes"] == pytest.approx(2 * 2)
+    assert row["return to go"] == pytest.approx((6 + 0.999 * 6 + 6) / 2)
+    other = study.table.loc[1]
+    assert (
+        other["states, whole episodes"] == 0 and np.isnan(other["return to go"]) and other["value"] == pytest.approx(10)
+    )
+    assert study.cluster(0).return_to_go == row["return to go"]
+    agent._training = {}
+    unknown = ClusterStudy(agent, states)
+    assert unknown.unit == "scaled reward" and unknown.table.loc[0, "value"] == pytest.approx(5.5)
+    assert unknown.table["states, whole episodes"].sum() == 0
 
 
 def test_close_clusters_are_moved_apart_and_far_ones_stay():

@@ -68,6 +68,12 @@ class PPO:
         self._trainer: Trainer | None = None
         self._sampler = torch.Generator(self.device).manual_seed(self.config.seed)
 
+    @property
+    def reward_scale(self) -> float | None:
+        """What rewards were divided by at the end of training, so that value times it is game reward; None: unknown."""
+        scale = self._training.get("reward_normalizer")
+        return None if scale is None else float(np.sqrt(scale["var"] + 1e-8))
+
     # -- acting ---------------------------------------------------------------------------------------------------
 
     def predict(self, obs: np.ndarray, deterministic: bool = False) -> tuple[np.ndarray, None]:

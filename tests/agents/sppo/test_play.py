@@ -18,7 +18,7 @@ from interp_lib.agents.sppo.play import (
     sample_actions,
 )
 from interp_lib.clusters.collect import collect_states, open_states
-from interp_lib.clusters.skills import Stretch, find_stretches, label_frame, stretch_clips, successful
+from interp_lib.clusters.skills import Stretch, find_stretches, label_frame, stretch_clips, success_rule, successful
 from interp_lib.clusters.states import StateSet, load_states, return_to_go, sample_rows, stretches, weights_digest
 from interp_lib.clusters.study import ClusterStudy
 from interp_lib.common.graphs import CUT, END
@@ -208,14 +208,15 @@ def synthetic_states(path, code, done, reward, n):
 
 
 def test_dwell_times_end_with_cluster_and_episode(tmp_path):
-    # Two environments: codes over time 0 0 0 1 and 2 2 2 2, the second one's episode ends after step 1.
+    # Two environments: codes over time 0 0 0 1 and 2 2 2 2, the second one's episode ends after step 1. What is left of
+    # an episode when the recording ends is not known.
     states = synthetic_states(
         tmp_path, [0, 2, 0, 2, 0, 2, 1, 2], [0, 0, 0, 1, 0, 0, 0, 0], [1, 0, 0, 2, 0, 0, 1, 4], n=2
     )
     found = stretches(states)
     assert [found["length"][found["cluster"] == k].tolist() for k in range(3)] == [[3], [1], [2, 2]]
     assert found["next"].tolist() == [1, CUT, END, CUT] and found["start"].tolist() == [0, 3, 0, 2]
-    expected = [[1 + 0.5**3, 0.5 * 2], [0.5**2, 2], [0.5, 0.5 * 4], [1, 4]]
+    expected = [[np.nan, 0.5 * 2], [np.nan, 2], [np.nan] * 2, [np.nan] * 2]
     np.testing.assert_allclose(return_to_go(states, gamma=0.5).reshape(4, 2), expected)
 
 
@@ -236,6 +237,10 @@ def test_cluster_analyses(agent, states):
     k = int(np.bincount(states.code[states.kept]).argmax())
     rows = study.central_rows(study.rows(k))[:3]
     assert (states.code[rows] == k).all() and len(set(states.level[rows])) == len(rows) > 0
+    typical = study.typical_rows(k)
+    assert typical[0] == rows[0] == study.medoids()[k] and len(set(typical)) == 5 and (states.code[typical] == k).all()
+    far = np.linalg.norm(states.feature[typical] - states.feature[typical[0]], axis=1)
+    assert (np.diff(far) > 0).all()  # each stands further away than the last
     assert len(sample_rows(states, 50)) == 50 and states.kept[sample_rows(states, 50)].all()
 
 
@@ -252,7 +257,7 @@ def test_tsne_separates_what_is_apart_and_wants_enough_states():
 def test_stretches_come_from_good_episodes_and_have_the_right_length():
     episodes = [
         recorded(10, [1] * 4 + [0] * 6 + [1] * 30 + [0] * 5),
-        recorded(2, [1] * 10),  # below 80% of the best
+        recorded(8, [1] * 10),  # not above 80% of the best
         recorded(9, [1] * 7),
     ]
     assert successful(episodes) == [0, 2]
@@ -260,6 +265,18 @@ def test_stretches_come_from_good_episodes_and_have_the_right_length():
     assert find_stretches(episodes, 0) == [Stretch(0, 4, 10), Stretch(0, 40, 45)]
     assert find_stretches(episodes, 2) == []
     assert find_stretches(episodes, 1, max_frames=5) == [Stretch(0, 10, 30)]
+
+
+def test_success_is_relative_to_the_game_and_to_the_best_episode_where_few_come_near():
+    assert successful([recorded(r, [1]) for r in (2, 2, 1.5)]) == [0, 1] and successful([]) == []
+    few = [recorded(r, [1]) for r in (9, 7, 7.5, 2)]  # 80% of the best one is 7.2, of Ninja's best score 8
+    assert successful(few) == [0, 2]
+    assert success_rule(few) == (
+        "return above 80% of the best one here, 9.0, as 1 of 4 came above 80% of the game's best score, 10"
+    )
+    many = [recorded(r, [1]) for r in (9, 9, 9, 9, 9, 7.5)]
+    assert successful(many) == [0, 1, 2, 3, 4] and success_rule(many).endswith("the game's best score, 10")
+    assert successful([recorded(r, [1]) for r in (-3, -1)]) == [1]
 
 
 def test_clips_are_rendered_with_a_label(agent):
