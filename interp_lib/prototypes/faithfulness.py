@@ -6,7 +6,7 @@ serve worse (:meth:`Controls.placement`), states of one prototype must be treate
 again must find similar ones (:func:`stability`). Each measure stands beside a control that has the same form without
 the meaning: random prototypes, k-means clusters, random states.
 
-K prototypes. Intervals are 95% percentile bootstraps over episodes; stability's over prototypes, purity's a jackknife
+K prototypes. Intervals are 95% bootstraps over episodes; stability's over prototypes, purity's a jackknife
 over episodes. :meth:`Controls.losses` says what is lost, tested and with a verdict; :func:`faithfulness_verdict` says
 it in words.
 """
