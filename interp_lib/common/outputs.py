@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import InterpError
+from .pictures import encoded
 from .storage import atomic_write, read_json, write_json
 from .videos import iterate_frames, write_animation, write_mp4
 
@@ -124,7 +125,10 @@ class Outputs:
 
         old = self._retire(name)
         info = write_mp4(self._path(f"{name}.mp4"), keep_first(), fps)
-        files: dict[str, bytes | None] = {f"{name}.mp4": None, f"{name}.poster.png": _png(first[0])}
+        files: dict[str, bytes | None] = {
+            f"{name}.mp4": None,
+            f"{name}.poster.png": encoded(first[0], "png", optimize=True),
+        }
         if animation:
             width = min(ANIMATION_WIDTH, first[0].shape[1])
             write_animation(self._path(f"{name}.webp"), first, fps, width=width)
@@ -143,7 +147,9 @@ class Outputs:
         if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
             raise ValueError(f"an image is uint8 (H, W, 3) or (H, W); got {array.dtype} {array.shape}")
         height, width = array.shape[:2]
-        return self._save("image", name, caption, runs, {f"{name}.png": _png(array)}, width, height)
+        return self._save(
+            "image", name, caption, runs, {f"{name}.png": encoded(array, "png", optimize=True)}, width, height
+        )
 
     def _path(self, file: str) -> Path:
         return self.folder / self.notebook / file
@@ -256,12 +262,4 @@ def _listed_files(sidecar: Path) -> set[str] | None:
 def _render(fig: Figure, file_format: str, metadata: dict[str, None]) -> bytes:
     buffer = io.BytesIO()
     fig.savefig(buffer, format=file_format, dpi=300, bbox_inches="tight", facecolor="white", metadata=metadata)
-    return buffer.getvalue()
-
-
-def _png(array: np.ndarray) -> bytes:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from .pictures import data_uri, encoded
 
 SHEET_SIDE = 2_048  # pixels: every browser can decode that, an old phone's too
 QUALITY = 88
@@ -32,8 +32,6 @@ def sheets(frames: np.ndarray) -> list[str]:
 
     One sheet compresses better than its frames, and is decoded at once.
     """
-    from PIL import Image
-
     height, width = frames.shape[1:3]
     columns, lines = frame_geometry(frames)["grid"]
     uris = []
@@ -43,11 +41,8 @@ def sheets(frames: np.ndarray) -> list[str]:
         sheet = np.zeros((used * columns, *part.shape[1:]), np.uint8)
         sheet[: len(part)] = part
         sheet = sheet.reshape(used, columns, height, width, 3).swapaxes(1, 2)
-        buffer = io.BytesIO()
-        Image.fromarray(sheet.reshape(used * height, columns * width, 3)).save(
-            buffer, format="WEBP", quality=QUALITY, method=4, use_sharp_yuv=True
-        )
-        uris.append("data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode())
+        sheet = sheet.reshape(used * height, columns * width, 3)
+        uris.append(data_uri(encoded(sheet, "webp", quality=QUALITY, method=4, use_sharp_yuv=True), "webp"))
     return uris
 
 

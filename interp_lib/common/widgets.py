@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,9 +10,9 @@ from typing import Any
 
 import ipywidgets
 import numpy as np
-from PIL import Image
 
 from .labels import percent
+from .pictures import data_uri, encoded
 from .style import readable_ink
 from .videos import write_animation
 
@@ -83,9 +81,8 @@ def facts(said: Mapping[str, str]) -> str:
 
 def picture(frame: np.ndarray, width: int, alt: str = "") -> str:
     """An <img> of ``frame``, uint8 (H, W, 3), ``width`` CSS pixels wide with its pixels kept crisp."""
-    buffer = io.BytesIO()
-    Image.fromarray(frame).save(buffer, format="PNG", compress_level=1)  # it is looked at once: speed before size
-    return _image(buffer.getvalue(), "png", width, round(width * frame.shape[0] / frame.shape[1]), alt)
+    data = encoded(frame, "png", compress_level=1)  # it is looked at once: speed before size
+    return _image(data, "png", width, round(width * frame.shape[0] / frame.shape[1]), alt)
 
 
 def moving_picture(frames: np.ndarray, width: int, alt: str = "", *, fps: float = 8) -> str:
@@ -98,8 +95,7 @@ def moving_picture(frames: np.ndarray, width: int, alt: str = "", *, fps: float 
 
 
 def _image(data: bytes, kind: str, width: int, height: int, alt: str) -> str:
-    source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-    return f'<img src="{source}" width="{width}" height="{height}" alt="{html.escape(alt)}">'
+    return f'<img src="{data_uri(data, kind)}" width="{width}" height="{height}" alt="{html.escape(alt)}">'
 
 
 def bars(names: Sequence[str], shares: np.ndarray, *, mark: int | None = None) -> str:

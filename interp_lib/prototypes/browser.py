@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import io
 from functools import cached_property
 from typing import Any
 
@@ -11,9 +10,9 @@ import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
 
 from ..common.labels import percent
+from ..common.pictures import encoded
 from ..common.style import use_style
 from ..common.widgets import chip, display_bundle, facts, picture
 from .episode_frames import EpisodeFrames
@@ -182,9 +181,7 @@ class PrototypeBrowser:
         return next(explained_frames(self.study, with_frames(self.study.typical, [self.start_step])))
 
     def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        Image.fromarray(self.image()).save(buffer, format="PNG", optimize=True)
-        return buffer.getvalue()
+        return encoded(self.image(), "png", optimize=True)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         return display_bundle(self, f"PrototypeBrowser of {self.study.info.gym_id}, {len(self.study.traces)} episodes.")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
@@ -13,6 +11,7 @@ import ipywidgets
 import numpy as np
 from PIL import Image
 
+from ..common.pictures import data_uri, encoded
 from ..common.widgets import STYLE, FramePlayer
 from .likeness import summary
 
@@ -214,12 +213,9 @@ def _backgrounds(name: str, pictures: Mapping[str, np.ndarray], longest: int = 2
     for key, frame in pictures.items():
         image = Image.fromarray(frame)
         image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
-        buffer = io.BytesIO()
-        image.save(buffer, format="WEBP", quality=85)
-        data = base64.b64encode(buffer.getvalue()).decode()
+        source = data_uri(encoded(image, "webp", quality=85), "webp")
         corner = "white" if key.startswith("p") else "transparent"
         rules.append(
-            f".{name}-{key}.jupyter-button {{ background-image: linear-gradient({corner}, {corner}), "
-            f"url(data:image/webp;base64,{data}); }}"
+            f".{name}-{key}.jupyter-button {{ background-image: linear-gradient({corner}, {corner}), url({source}); }}"
         )
     return f"<style>{' '.join(rules)}</style>"
