@@ -29,7 +29,7 @@ from interp_lib.pipeline.release import evaluate_and_release
 from interp_lib.runs.folder import load_agent, sha256
 
 NAME = "sppo-fruitbot-s0"
-PROTOTYPES = "protosac-pendulum-s0"  # a released run: its commands read the same kinds of files
+PROTOTYPES = "protosac-pendulum-s100"  # a released run: its commands read the same kinds of files
 OUTCOMES: collections.Counter = collections.Counter()
 KILOBYTES_IN_GIGABYTE = 2**20
 

@@ -156,7 +156,7 @@ def _run_browse(args: argparse.Namespace) -> None:
 def add_prototypes(commands: Any) -> None:
     """Add ``interp prototypes``."""
     help = "show the prototypes of a ProtoSAC run"
-    parser = _looking_at(commands, "prototypes", help, _run_prototypes, "checkpoints/protosac-pendulum-s0")
+    parser = _looking_at(commands, "prototypes", help, _run_prototypes, "checkpoints/protosac-pendulum-s100")
     parser.add_argument("--episodes", type=int, default=50, help="evaluation episodes (default: 50)")
 
 

@@ -140,10 +140,10 @@ def test_embed_groups_the_states_of_a_ppo_run_by_k_means(tiny_ppo, tmp_path, cap
 @pytest.mark.parametrize(
     ("command", "names"),
     [
-        ("embed", ["sac-pendulum-s0", "protosac-pendulum-s0"]),
-        ("videos", ["ppo-ninja-s2021", "sac-pendulum-s0", "protosac-pendulum-s0"]),
-        ("prototypes", ["ppo-ninja-s2021", "sppo-ninja-s2021", "sac-pendulum-s0"]),
-        ("browse", ["ppo-ninja-s2021", "sac-pendulum-s0"]),
+        ("embed", ["sac-pendulum-s100", "protosac-pendulum-s100"]),
+        ("videos", ["ppo-ninja-s2021", "sac-pendulum-s100", "protosac-pendulum-s100"]),
+        ("prototypes", ["ppo-ninja-s2021", "sppo-ninja-s2021", "sac-pendulum-s100"]),
+        ("browse", ["ppo-ninja-s2021", "sac-pendulum-s100"]),
     ],
 )
 def test_a_run_that_explains_itself_otherwise_is_refused_in_one_line(command, names, tmp_path, capsys):
@@ -171,7 +171,7 @@ def test_parser_knows_the_original_projects_spelling():
 
 
 def test_a_task_is_trained_for_the_budget_of_its_settings(tmp_path, capsys):
-    run_dir = tmp_path / "protosac-pendulum-s0"
+    run_dir = tmp_path / "protosac-pendulum-s100"
     # Without --timesteps it trains for the budget of the settings.
     tiny = ["--set", "timesteps=300", "--set", "learning_starts=100", "--set", "n_prototypes=4"]
     assert run(capsys, "train", "protosac", "pendulum", *tiny, "--quiet", "--run-dir", run_dir)[0] == 0

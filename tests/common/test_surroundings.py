@@ -20,7 +20,7 @@ from interp_lib.pipeline.workbench import Target
 from interp_lib.runs.folder import find_runs, read_run
 
 RUN = ROOT / "checkpoints" / "sppo-ninja-s2021"
-PENDULUM = ROOT / "checkpoints" / "protosac-pendulum-s0"
+PENDULUM = ROOT / "checkpoints" / "protosac-pendulum-s100"
 
 
 def interp(*arguments, shell="", before=None, env=None, **more):
@@ -88,7 +88,7 @@ def test_a_browser_notebook_holds_any_path(tmp_path):
     folder.mkdir()
     for notebook in (
         write_notebook(folder / "sppo-ninja-s0", folder / "states.h5", tmp_path / "a.ipynb"),
-        write_prototype_notebook(folder / "sac-pendulum-s0", "pendulum", tmp_path / "b.ipynb"),
+        write_prototype_notebook(folder / "sac-pendulum-s100", "pendulum", tmp_path / "b.ipynb"),
     ):
         (cell,) = [c for c in read_json(notebook)["cells"] if c["cell_type"] == "code"]
         texts = [n.value for n in ast.walk(ast.parse("".join(cell["source"]))) if isinstance(n, ast.Constant)]

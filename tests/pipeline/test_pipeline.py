@@ -293,11 +293,11 @@ def test_pages_to_explore_are_made_of_the_runs_that_notebooks_explain(tmp_path):
 
     released = plan()
     clusters, *_, prototypes = sorted(released.explorers(), key=lambda run: run.startswith("protosac"))
-    assert prototypes == "protosac-pendulum-s0" and clusters.startswith("sppo-")
+    assert prototypes == "protosac-pendulum-s100" and clusters.startswith("sppo-")
     needed = released.explorer_inputs(prototypes)
     assert all(any(file.endswith(end) for file in needed) for end in ("prototypes/page.py", "prototypes/page.html.j2"))
     assert any(file.endswith("common/page.css.j2") for file in needed)
-    assert any(file.endswith("protosac-pendulum-s0/policy.safetensors") for file in needed)
+    assert any(file.endswith("protosac-pendulum-s100/policy.safetensors") for file in needed)
     assert not any(file.startswith("states/") for file in needed)
     assert released.explorer_parameters(prototypes) == {"episodes": 10, "seed": 0}
     assert released.states_target(clusters) in released.explorer_inputs(clusters)

@@ -16,7 +16,7 @@ from interp_lib.prototypes.likeness import summary
 from interp_lib.prototypes.traces import EpisodeTrace, with_frames
 from interp_lib.runs.folder import load_agent
 
-RELEASED = ROOT / "checkpoints" / "protosac-pendulum-s0"
+RELEASED = ROOT / "checkpoints" / "protosac-pendulum-s100"
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from interp_lib.prototypes.traces import EpisodeTrace
 from interp_lib.runs.folder import load_agent
 
 CHECKPOINTS = ROOT / "checkpoints"
-PROTOSAC, SPPO = CHECKPOINTS / "protosac-pendulum-s0", CHECKPOINTS / "sppo-fruitbot-s2021"
+PROTOSAC, SPPO = CHECKPOINTS / "protosac-pendulum-s100", CHECKPOINTS / "sppo-fruitbot-s2021"
 
 
 def trace_of(leaders):
@@ -61,10 +61,10 @@ def test_leaders_are_mapped_with_their_prototypes(study):
     graph = leader_graph(study, most=150)
     again = leader_graph(study, most=150)
     np.testing.assert_array_equal(graph.latents.states, again.latents.states)
-    assert graph.latents.states.shape == (150, 2) and graph.latents.prototypes.shape == (16, 2)
+    assert graph.latents.states.shape == (150, 2) and graph.latents.prototypes.shape == (64, 2)
     assert sum(study.usage.led[k] for k in graph.dwell) == pytest.approx(1) and min(graph.dwell.values()) >= 1
     with pytest.raises(InterpError, match="needs more than"):
-        leader_graph(study, most=40)
+        leader_graph(study, most=10)
 
 
 def test_a_prototype_lies_by_the_states_it_leads():

@@ -25,7 +25,7 @@ def copy_run(source, folder, algorithm, seed, **changes):
 def folder(tmp_path):
     for seed in (0, 1):
         for algorithm in ("sac", "protosac"):
-            copy_run(f"{algorithm}-pendulum-s{seed}", tmp_path, algorithm, seed)
+            copy_run(f"{algorithm}-pendulum-s{100 + seed}", tmp_path, algorithm, seed)
     return tmp_path
 
 
@@ -64,11 +64,11 @@ def test_only_seeds_of_both_count():
 
 def test_untouched_seeds_are_compared_alone_and_with_equal_training(folder):
     assert [sac.seed for sac, _ in seed_pairs(folder, "pendulum")] == [0, 1]
-    copy_run("sac-pendulum-s2", folder, "sac", 100)
+    copy_run("sac-pendulum-s102", folder, "sac", 100)
     assert [sac.seed for sac, _ in seed_pairs(folder, "pendulum")] == [0, 1]  # ProtoSAC has no such run yet
-    copy_run("protosac-pendulum-s2", folder, "protosac", 100, timesteps=7)
+    copy_run("protosac-pendulum-s102", folder, "protosac", 100, timesteps=7)
     assert [sac.seed for sac, _ in seed_pairs(folder, "pendulum")] == [0, 1]
-    copy_run("protosac-pendulum-s2", folder, "protosac", 100)
+    copy_run("protosac-pendulum-s102", folder, "protosac", 100)
     assert [(sac.name, ours.name) for sac, ours in seed_pairs(folder, "pendulum")] == [
         ("sac-pendulum-s100", "protosac-pendulum-s100")
     ]
@@ -90,7 +90,7 @@ def test_returns_are_measured_once_and_refused_of_other_weights(folder):
         ("parity", "figure"), ("parity_table", "table"),
     ]  # fmt: skip
 
-    copy_run("protosac-pendulum-s2", folder, "protosac", 0)
+    copy_run("protosac-pendulum-s102", folder, "protosac", 0)
     with pytest.raises(
         InterpError, match="returns of other weights than protosac-pendulum-s0's. Measure again"
     ) as error:

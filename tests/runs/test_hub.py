@@ -21,7 +21,7 @@ from interp_lib.runs.folder import SHIPPED_FILES, find_runs, read_run, sha256
 from interp_lib.runs.hub import pull, push
 from interp_lib.runs.release import put_in_place
 
-NAME = "sac-pendulum-s0"
+NAME = "sac-pendulum-s100"
 RELEASED = ROOT / "checkpoints" / NAME
 
 
@@ -116,7 +116,7 @@ def test_an_altered_file_is_refused_and_leaves_nothing(repository, tmp_path):
     repository.commit("lab/runs", "main", {**files, f"{NAME}/policy.safetensors": pickle.dumps(sys.exit)})
     status, out, err = interp(repository.url, tmp_path, "pull", "lab/runs", NAME, "--folder", tmp_path / "down")
     assert status == 2 and one_line(err) and out.count("\n") == 1
-    assert "lab/runs holds sac-pendulum-s0 not as it was released, so it was not taken: policy.safetensors was" in err
+    assert "lab/runs holds sac-pendulum-s100 not as it was released, so it was not taken: policy.safetensors was" in err
     assert list((tmp_path / "down").iterdir()) == []
 
 

@@ -165,7 +165,8 @@ class ProtoSAC(PrototypedSAC):
     def _after_update(self, batch: ReplayBufferSamples) -> None:
         self.actor.keep_in_bounds()
         if self.actor.space == "observation":
-            follow(self.actor, self._recent_features(len(batch.observations)), self._n_updates)
+            features = self._recent_features(len(batch.observations))
+            follow(self.actor, features, self._n_updates, max(self._current_progress_remaining, 0.0))
 
     def _draws(self) -> int:
         return draws_needed(self.policy)

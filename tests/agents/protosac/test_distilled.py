@@ -18,7 +18,7 @@ STATES, EPISODES = 8_000, 3
 
 @pytest.fixture(scope="module")
 def sac(pytestconfig):
-    return load_agent(pytestconfig.rootpath / "checkpoints" / "sac-pendulum-s0")
+    return load_agent(pytestconfig.rootpath / "checkpoints" / "sac-pendulum-s100")
 
 
 @pytest.fixture(scope="module")

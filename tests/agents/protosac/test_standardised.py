@@ -117,3 +117,18 @@ def test_a_run_from_before_there_was_a_choice_compares_latents(tmp_path):
     assert ProtoSAC.load_run(tmp_path).space == "encoder"
     np.testing.assert_array_equal(ProtoSAC.load_run(tmp_path).predict(state)[0].shape, (1,))
     np.testing.assert_allclose(ProtoSAC.load_run(tmp_path).explain(state).weights, agent.explain(state).weights)
+
+
+def test_prototypes_come_to_rest_as_training_ends():
+    actor = actor_of(np.array([[0.0, 0.0], [50.0, 50.0]]))
+    actor.followers.copy_(torch.tensor([64.0, 0.0]))
+    before = {name: value.clone() for name, value in actor.state_dict().items()}
+    follow(actor, torch.randn(64, 2), update=200, remaining=0.0)
+    for name, value in actor.state_dict().items():
+        torch.testing.assert_close(value, before[name], msg=name)
+    moved = []
+    for remaining in (1.0, 0.5):
+        actor.load_state_dict(before)
+        follow(actor, torch.ones(64, 2), update=1, remaining=remaining)
+        moved.append(actor.prototypes[0, 0].item())
+    assert moved[0] == pytest.approx(2 * moved[1], rel=0.02) and moved[1] > 0
