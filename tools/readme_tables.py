@@ -18,9 +18,9 @@ PLACE = re.compile(r"(?<=<!-- agents -->\n).*?(?=<!-- /agents -->)", re.DOTALL)
 def tables(runs: Sequence[Run]) -> str:
     """The two tables: PPO and SPPO on Procgen, SAC and ProtoSAC on the continuous tasks.
 
-    Runs on a limited number of levels are another experiment, not another seed: notebook 02 has them.
+    Variants, such as those on a limited number of levels, are another experiment, not another seed.
     """
-    runs = [run for run in runs if run.num_levels == 0]
+    runs = [run for run in runs if not run.variant]
     games = sorted({run.env for run in runs if run.env not in CONTINUOUS_TASKS})
     tasks = [task for task in CONTINUOUS_TASKS if any(run.env == task for run in runs)]
     titles = {**{g: env_title(g) for g in games}, **{t: i.partition("-v")[0] for t, i in CONTINUOUS_TASKS.items()}}
