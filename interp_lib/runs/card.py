@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from ..agents.registry import ALGORITHMS
+from ..common.statistics import FEW
 
 SIDE_TITLES = {
     "train": "training levels",
@@ -38,7 +39,8 @@ def render_card(config: dict[str, Any]) -> str:
         interval = f"{r['low']:.2f} to {r['high']:.2f}"
         title = SIDE_TITLES.get(side, side)
         lines.append(f"| {title} | {r['mean']:.2f} | {interval} | {r['episodes']} | {r.get('actions', '')} |")
-    lines += ["", "Intervals: percentile bootstrap of the mean over episodes.", ""]
+    kind = "BCa" if min(r["episodes"] for r in results.values()) < FEW else "percentile"
+    lines += ["", f"Intervals: {kind} bootstrap of the mean over episodes.", ""]
     if not better_than_random(results):
         lines += ["**Not better than a random policy as far as these episodes can tell: the intervals overlap.**", ""]
     if "prototypes" in config:
