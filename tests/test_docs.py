@@ -11,11 +11,12 @@ import subprocess
 import sys
 import threading
 from html.parser import HTMLParser
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 
 import pytest
 import yaml
 from conftest import ROOT
+from fake_hub import QuietServer
 from in_chromium import needs_chromium, running_chromium
 
 from interp_lib.cli import build_parser
@@ -195,7 +196,7 @@ def test_parts_of_readme_are_in_the_pages_with_links_that_work(site):
 @needs_chromium
 def test_a_browser_stays_on_this_host_and_lays_formulas_out(site):
     handler = functools.partial(QuietHandler, directory=site)
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, running_chromium() as browser:
+    with QuietServer(("127.0.0.1", 0), handler) as server, running_chromium() as browser:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}/"
         page = browser.new_page(viewport={"width": 390, "height": 800})

@@ -39,7 +39,7 @@ def render_card(config: dict[str, Any]) -> str:
         interval = f"{r['low']:.2f} to {r['high']:.2f}"
         title = SIDE_TITLES.get(side, side)
         lines.append(f"| {title} | {r['mean']:.2f} | {interval} | {r['episodes']} | {r.get('actions', '')} |")
-    kind = "BCa" if min(r["episodes"] for r in results.values()) < FEW else "percentile"
+    kind = "BCa" if min((r["episodes"] for r in results.values()), default=FEW) < FEW else "percentile"
     lines += ["", f"Intervals: {kind} bootstrap of the mean over episodes.", ""]
     if not better_than_random(results):
         lines += ["**Not better than a random policy as far as these episodes can tell: the intervals overlap.**", ""]
