@@ -28,6 +28,7 @@ from ..agents.returns import evaluate_side_by_side
 from ..common.errors import InterpError
 from ..common.grouping import explained_variance, k_means
 from ..common.statistics import NOTHING, SIGNIFICANT, Interval, bootstrap_mean, holm, jackknife_interval, sign_flip_p
+from .likeness import as_compared
 
 if TYPE_CHECKING:
     from ..agents.protosac import ProtoSAC
@@ -255,10 +256,11 @@ def purity(study: PrototypeStudy, *, seed: int = 0) -> pd.DataFrame:
     """
     count = study.agent.n_prototypes
     groups = min(count, len(study.leading))
+    seen = as_compared(study.info, study.observations, study.observations)
     groupings = {
         "leading prototype": study.leading,
         "k-means on latents": k_means(study.latents, groups, seed).labels_,
-        "k-means on observations": k_means(Standardised(study.observations)(study.observations), groups, seed).labels_,
+        "k-means on observations": k_means(seen, groups, seed).labels_,
         "random": np.random.default_rng(seed).integers(0, groups, len(study.leading)),
     }
     actions = np.concatenate([trace.actions for trace in study.traces])
@@ -296,8 +298,9 @@ def stability(studies: Sequence[PrototypeStudy], *, seed: int = 0) -> pd.DataFra
     states = [study.agent.prototypes.observations for study in studies]
     if any(observations is None for observations in states):
         raise InterpError("an agent was never projected, so its prototypes are no states. Train it longer.")
-    standard = Standardised(np.concatenate([study.observations for study in studies]))
-    own, visited = [standard(s) for s in states], [standard(study.observations) for study in studies]
+    together, info = np.concatenate([study.observations for study in studies]), studies[0].info
+    own = [as_compared(info, observations, together) for observations in states]
+    visited = [as_compared(info, study.observations, together) for study in studies]
     central = []
     for prototypes, points in zip(own, visited, strict=True):
         centres = k_means(points, min(len(prototypes), len(points)), seed).cluster_centers_
@@ -309,21 +312,9 @@ def stability(studies: Sequence[PrototypeStudy], *, seed: int = 0) -> pd.DataFra
     for i, j in pairs:
         drawn = visited[j][rng.choice(len(visited[j]), len(own[j]))]
         for distances, targets in zip(found.values(), (own[j], central[j], drawn), strict=True):
-            distances.append(cdist(own[i], targets).min(1) / np.sqrt(targets.shape[1]))
+            distances.append(cdist(own[i], targets).min(1))
     rows = {name: bootstrap_mean(np.concatenate(distances))._asdict() for name, distances in found.items()}
     return _table("compared with", rows).assign(pairs=len(pairs))
-
-
-class Standardised:
-    """Observations (n, ...) → float64 (n, d), each entry in its standard deviations from its mean over ``visited``."""
-
-    def __init__(self, visited: np.ndarray) -> None:
-        flat = visited.reshape(len(visited), -1).astype(np.float64)
-        self.centre, spread = flat.mean(0), flat.std(0)
-        self.spread = np.where(spread > 0, spread, 1.0)
-
-    def __call__(self, points: np.ndarray) -> np.ndarray:
-        return (points.reshape(len(points), -1) - self.centre) / self.spread
 
 
 def _table(index: str, rows: dict[Any, dict[str, float]]) -> pd.DataFrame:

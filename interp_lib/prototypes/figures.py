@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .study import PrototypeStudy
 
 OTHERS = "#C9CDD2"
+_MOST_BARS = 20  # whose names can still be read
 _DISTINCT = 8  # prototypes that colour alone tells apart
 MOST_RIDGES = 3  # action dimensions; more get interval bars instead of densities
 
@@ -199,7 +200,7 @@ def plot_likeness(table: pandas.DataFrame, color: str) -> Figure:
             panel.set_xscale("log")
             panel.xaxis.set_major_formatter("{x:g}")
         else:
-            panel.set_xlim(left=0)
+            panel.set_xlim(0, 1.08 * max(table[[name, f"{name}_high"]].max().max(), bar or 0.0))
         if name in ("nearest", "near"):
             panel.set_xlim(0, 1.03)
             panel.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
@@ -216,14 +217,19 @@ def plot_state_map(study: PrototypeStudy) -> Figure:
     return fig
 
 
-def draw_state_map(axes: Axes, flat: StateMap, leading: np.ndarray, shades: Sequence[str], *, most: int = 4000) -> None:
+def draw_state_map(
+    axes: Axes, flat: StateMap, leading: np.ndarray, shades: Sequence[str], *,
+    named: Sequence[int] | None = None, most: int = 4000,
+) -> None:  # fmt: skip
     """States and prototypes of a flat map.
 
     Args:
         leading: (N,) the prototype that leads in each state.
         shades: of the prototypes.
+        named: the prototypes that get a label; None: all.
         most: how many states to draw, evenly picked.
     """
+    named = range(len(shades)) if named is None else named
     colors = np.array(shades)
     drawn = np.arange(0, len(leading), max(1, -(-len(leading) // most)))
     x, y = flat.states[drawn].T
@@ -233,8 +239,8 @@ def draw_state_map(axes: Axes, flat: StateMap, leading: np.ndarray, shades: Sequ
     box, size = axes.get_window_extent(), 7.5
     low, unit = np.array([axes.get_xlim()[0], axes.get_ylim()[0]]), box.width / np.ptp(axes.get_xlim())
     unit = np.array([unit, box.height / np.ptp(axes.get_ylim())]) * 72 / axes.figure.dpi  # points
-    places = spread_labels((flat.prototypes - low) * unit, (3.4 * size, 1.9 * size)) / unit + low
-    for k, place in enumerate(places):
+    places = spread_labels((flat.prototypes[named] - low) * unit, (3.4 * size, 1.9 * size)) / unit + low
+    for k, place in zip(named, places, strict=True):
         axes.plot(*np.stack([flat.prototypes[k], place]).T, color=INK, lw=0.7, zorder=4.5)
         dark = np.dot([int(colors[k][i : i + 2], 16) for i in (1, 3, 5)], (0.299, 0.587, 0.114)) < 140
         axes.text(
@@ -276,19 +282,22 @@ def plot_usage(study: PrototypeStudy) -> Figure:
     actions.set_yticks([-1, 0, 1], ["low", "mid", "high"])
     actions.legend(ncols=3, fontsize=8, loc="lower right", bbox_to_anchor=(1.01, 0.97))
 
-    rows = np.arange(len(usage.order))[::-1]
-    shades = [colors[k] for k in usage.order]
-    bars.barh(rows, usage.mean_weight[usage.order], height=0.7, color=shades)
-    bars.plot(usage.led[usage.order], rows, "|", color=INK, ms=7, mew=1.4, label="share of decisions it leads")
-    size = 8 if len(rows) <= 24 else 6
-    bars.set_yticks(rows, [f"P{k}" for k in usage.order], fontsize=size)
+    own, rest = usage.order[:_MOST_BARS], usage.order[_MOST_BARS:]
+    names, shades = [f"P{k}" for k in own], [colors[k] for k in own]
+    if len(rest):
+        names, shades = [*names, f"{len(rest)} others"], [*shades, OTHERS]
+    weight, led = (np.append(of[own], of[rest].sum())[: len(names)] for of in (usage.mean_weight, usage.led))
+    rows = np.arange(len(names))[::-1]
+    bars.barh(rows, weight, height=0.7, color=shades)
+    bars.plot(led, rows, "|", color=INK, ms=7, mew=1.4, label="share of decisions it leads")
+    bars.set_yticks(rows, names, fontsize=8)
     bars.set(ylim=(-0.7, len(rows) - 0.3), xlabel="share")
     bars.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
     bars.grid(axis="y", visible=False)
     bars.set_title(f"All episodes, n = {len(usage.per_decision):,} decisions", fontsize=10)
     # A legend in the first one's colour would speak of that prototype.
-    weight = Patch(color=OTHERS, label="mean weight")
-    bars.legend(handles=[weight, bars.lines[0]], loc="lower right", fontsize=8, handlelength=1.0)
+    grey = Patch(color=OTHERS, label="mean weight")
+    bars.legend(handles=[grey, bars.lines[0]], loc="lower right", fontsize=8, handlelength=1.0)
     return fig
 
 

@@ -85,7 +85,7 @@ def plot_leader_graph(study: PrototypeStudy, graph: LeaderGraph) -> Figure:
     Of the eight prototypes with the largest mean weight, those that lead in at least 2% of all decisions are nodes.
     """
     fig, (left, right) = plt.subplots(1, 2, figsize=(13.2, 6.2), width_ratios=[1, 1.1])
-    draw_state_map(left, graph.latents, graph.leading, study.colors)
+    draw_state_map(left, graph.latents, graph.leading, study.colors, named=study.usage.order[:MOST_NODES].tolist())
     order, share = study.usage.order.tolist(), study.usage.led
     shown = {rank: k for rank, k in enumerate(order[:MOST_NODES]) if share[k] >= LEAST_SHARE}
     draw_transitions(
@@ -115,9 +115,10 @@ def save_leader_graph(study: PrototypeStudy, outputs: Outputs, runs: Sequence[Pa
         plot_leader_graph(study, graph),
         "leader_graph",
         f"Left: t-SNE of {len(graph.leading):,} states of the {study.info.gym_id} agent with its prototypes, "
-        f"coloured by leading prototype. Right: prototypes that lead in at least {LEAST_SHARE:.0%} of {study.size}, "
-        f"with that share and the mean steps they lead at a stretch; arrows: who leads next, from {LEAST_NEXT:.0%} on, "
-        f"of prototypes left at least {LEAST_VISITS} times. {study.pictures.note}",
+        f"coloured by leading prototype, the {MOST_NODES} with most weight named. Right: prototypes that lead in at "
+        f"least {LEAST_SHARE:.0%} of {study.size}, with that share and the mean steps they lead at a stretch; arrows: "
+        f"who leads next, from {LEAST_NEXT:.0%} on, of prototypes left at least {LEAST_VISITS} times. "
+        f"{study.pictures.note}",
         runs,
     )
 

@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from ...common.errors import InterpError
+from ...common.grouping import k_means
 from ...envs.continuous import make_task
 from .checks import refuse_nan
 from .config import hyperparameters
@@ -137,12 +138,10 @@ def _blank(sac: SAC, states: np.ndarray, **settings: object) -> tuple[ProtoSAC, 
 
 def _place_on_medoids(agent: ProtoSAC, sac: SAC, states: np.ndarray, seed: int) -> None:
     """Put prototypes on the states nearest to the centres of k-means in the actor's space, with SAC's Gaussians."""
-    from sklearn.cluster import KMeans
-
     actor, candidates = agent.actor, distinct(states)
     with torch.no_grad():
         latents = actor.encode_features(features_of(actor, torch.as_tensor(candidates)))
-    means = KMeans(agent.n_prototypes, n_init=3, random_state=seed).fit(latents.cpu().numpy()).cluster_centers_
+    means = k_means(latents.cpu().numpy(), agent.n_prototypes, seed).cluster_centers_
     chosen = candidates[nearest_distinct(torch.as_tensor(means, device=latents.device), latents)]
     place(actor, chosen)
     gaussians = _gaussians(sac, chosen)
