@@ -94,9 +94,9 @@ def train_run(
     """Train SAC or ProtoSAC and leave a run folder: config.json, policy.safetensors, progress.csv, training state.
 
     The state is saved soon after the first step and every ten minutes. A folder without state, config and weights, as
-    one leaves that was killed before, is started over. Ctrl-C and ``max_minutes`` stop after the current step; the
-    folder then holds a usable agent and all that ``resume=True`` needs to go on (replay buffer, optimisers, counters;
-    the environment starts a new episode).
+    one leaves that was killed before, is started over. Ctrl-C, SIGTERM and ``max_minutes`` stop after the current
+    step; the folder then holds a usable agent and all that ``resume=True`` needs to go on (replay buffer, optimisers,
+    counters; the environment starts a new episode).
 
     Args:
         algorithm: the class, or its name.
@@ -205,10 +205,13 @@ class _Watch(BaseCallback):
         self.row_steps = self.saved_steps = self.num_timesteps
 
     def _on_step(self) -> bool:
-        now = time.monotonic()
-        if self.num_timesteps - self.row_steps >= self.interval or self.num_timesteps >= self.timesteps:
+        now, done = time.monotonic(), self.num_timesteps >= self.timesteps
+        if not done and (self.stop.is_set() or now >= self.deadline):
+            self.model.num_timesteps -= self.training_env.num_envs  # SB3 stores no transition of a step it stops after
+            return False
+        if done or self.num_timesteps - self.row_steps >= self.interval:
             self._write_row(now)
-        return not self.stop.is_set() and now < self.deadline
+        return True
 
     def _on_rollout_start(self) -> None:
         # Between rollouts, not after a step: its transition is stored, and the updates it called for are made.
@@ -220,6 +223,10 @@ class _Watch(BaseCallback):
             # Gigabytes of replay buffer must not eat more than a tenth of the time.
             done = time.monotonic()
             self.next_save = done + max(_SAVE_EVERY_SECONDS, 9 * (done - now))
+
+    def _on_training_end(self) -> None:
+        if self.stop.is_set():  # whoever asked may not wait for the projection that follows
+            _save_state(self.model, self.run_dir)
 
     def _write_row(self, now: float) -> None:
         episodes, losses = self.model.ep_info_buffer, self.logger.name_to_value
@@ -242,33 +249,47 @@ class _Watch(BaseCallback):
 
 @contextlib.contextmanager
 def _interruptible(run_dir: Path) -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into a request to stop at the next step and save; a second one interrupts at once.
+    """Turn the first Ctrl-C, SIGTERM or SIGHUP into a request to stop at the next step and save; a second interrupts.
+
+    Ctrl-C asks for no more than that. After the two others, with which systems end what runs on them, the process is
+    still to end: the signal is passed on once everything is saved.
 
     Raises:
-        KeyboardInterrupt: after the second one, with a line that says what is left.
+        KeyboardInterrupt: after the second one, or from the one passed on, with a line that says what is left.
     """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
+    told: list[int] = []
 
     def handle(number: int, frame: Any) -> None:
+        handler = before[number]
         if not stop.is_set():
+            told.append(number)
             stop.set()
-        elif callable(previous):  # whoever called may count them
-            previous(number, frame)
+        elif callable(handler):  # whoever called may count them
+            handler(number, frame)
         else:
             raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGINT, handle)
+    numbers: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number, handler in before.items():
+        if number == signal.SIGINT or handler is not signal.SIG_IGN:  # such as by nohup
+            signal.signal(number, handle)
     try:
-        yield stop
+        try:
+            yield stop
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        if told and told[0] != signal.SIGINT:
+            signal.raise_signal(told[0])
     except KeyboardInterrupt as interrupt:
         if (run_dir / STATE).exists():
             raise KeyboardInterrupt(f"interrupted; {run_dir} can be resumed from its last checkpoint.") from interrupt
         raise KeyboardInterrupt("interrupted before the first checkpoint; nothing was saved.") from interrupt
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 def _save_state(agent: SAC | ProtoSAC, run_dir: Path) -> None:

@@ -145,10 +145,14 @@ def test_two_quick_interrupts_are_one_line(when, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_run_that_is_told_to_end_says_nothing_and_resumes(number, tmp_path):
-    process = start(tmp_path / "run", ENDLESS, resume=False)
-    wait_for_another_save(tmp_path / "run", process)
+def test_a_run_that_is_told_to_end_saves_what_it_reached(number, tmp_path):
+    process = start(tmp_path / "run", 20_000, resume=False, often=False)
+    wait_for((tmp_path / "run/progress.csv").exists, process)
+    wait_for(lambda: "\n400," in (tmp_path / "run/progress.csv").read_text(), process)
     process.send_signal(number)
     _, err = process.communicate(timeout=TIMEOUT)
-    assert process.returncode != 0 and "Traceback" not in err
-    finish(tmp_path / "run", consistent(tmp_path / "run", tmp_path / "copy") + 30)
+    assert process.returncode == 128 + number and "Traceback" not in err and "can be resumed" in err
+    reached = consistent(tmp_path / "run", tmp_path / "copy")
+    last_row = int((tmp_path / "run/progress.csv").read_text().splitlines()[-1].split(",")[0])
+    assert reached >= last_row  # nothing that the curve shows is lost
+    finish(tmp_path / "run", reached + 30)
