@@ -87,7 +87,7 @@ _PROCGEN: dict[str, Any] = {
     "train": "sppo.training:train_run",
     "state": "training_state.pt",
     "procgen": True,
-    "options": ("device", "save_seconds"),
+    "options": ("device", "save_seconds", "keep_every"),
     "seed": 2021,
 }
 _CONTINUOUS: dict[str, Any] = {

@@ -34,6 +34,11 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "default": 30.0,
         "help": "least time between two checkpoints; 0 saves after every update (default: 30)",
     },
+    "keep_every": {
+        "type": int,
+        "metavar": "N",
+        "help": "also keep the weights after every N steps, in RUN/steps/ (default: only the last)",
+    },
     "eval_every": {
         "type": int,
         "metavar": "N",

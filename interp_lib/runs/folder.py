@@ -7,6 +7,7 @@
   card.md              for people, made from config.json
   returns.csv          the return of every episode behind the results; older releases lack it
   descriptions.yml     what people see in each cluster (.descriptions); there once somebody has written it
+  steps/<timesteps>/   config and weights from earlier in training, where --keep-every asked for them; never released
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ def train(
     resume: bool = False,
     max_minutes: float | None = None,
     save_seconds: float = 30.0,
+    keep_every: int | None = None,
     eval_every: int | None = None,
     eval_episodes: int = 5,
     video_every: int | None = None,
@@ -43,6 +44,7 @@ def train(
             another learning rate and precision; the other hyper-parameters, and the seed, stay as they are.
         max_minutes: stop cleanly after this many minutes; ``resume`` continues.
         save_seconds: PPO and SPPO: least time between two checkpoints; with 0 every update is one.
+        keep_every: PPO and SPPO: see :meth:`.PPO.learn`.
         tensorboard: also write the learning curve to ``run_dir/tensorboard``.
         eval_every, eval_episodes, video_every: SAC and ProtoSAC: see agents.protosac.training.train_run.
 
@@ -71,7 +73,7 @@ def train(
     if record.procgen and run is None:
         record.settings_class.from_dict({"env": env, "seed": seed, **(options or {})})
     others = {"device": device, "save_seconds": save_seconds, "eval_every": eval_every, "eval_episodes": eval_episodes}
-    others["video_every"] = video_every
+    others |= {"video_every": video_every, "keep_every": keep_every}
     with _only_trainer_of(run_dir):
         if run is not None and not os.path.lexists(run_dir / record.state):
             check_weights(run)  # training goes on from them

@@ -7,7 +7,7 @@ import pytest
 from interp_lib import InterpError
 from interp_lib.clusters.descriptions import DESCRIPTIONS, read_descriptions, write_description
 from interp_lib.runs.checks import verify_run
-from interp_lib.runs.folder import read_run
+from interp_lib.runs.folder import SHIPPED_FILES, read_run
 from interp_lib.runs.release import release_run
 
 
@@ -99,11 +99,13 @@ def test_bytes_that_are_no_text_and_wrong_places_are_named(tmp_path):
         write_description(tmp_path / "none", 0, "x", 8)
 
 
-def test_a_release_takes_descriptions_along_and_may_be_described_later(tiny_sppo, tmp_path):
+def test_a_release_takes_descriptions_along_but_no_earlier_weights_and_may_be_described_later(tiny_sppo, tmp_path):
     run_dir = tmp_path / tiny_sppo.name
     shutil.copytree(tiny_sppo, run_dir)
     write_description(run_dir, 1, "goes up", 8)
+    shutil.copytree(tiny_sppo, run_dir / "steps/000000384")  # of --keep-every: stays here
     released = release_run(run_dir, tmp_path / "released", {})
+    assert {path.name for path in released.path.iterdir()} == {*SHIPPED_FILES} - {"returns.csv"}
     assert read_descriptions(released.path, 8) == {1: "goes up"}
     write_description(released.path, 2, "goes down", 8)
     assert verify_run(read_run(released.path)) == []

@@ -22,7 +22,7 @@ from ..learning_curve import ProgressLog
 from .config import PPOConfig, SPPOConfig, changeable
 from .network import ActorCritic
 from .parallel import own_device
-from .run_folder import TRAINING_STATE, read_run, write_checkpoint, write_run
+from .run_folder import STEPS, TRAINING_STATE, read_run, write_checkpoint, write_run
 from .trainer import PROGRESS_COLUMNS, Trainer
 
 
@@ -131,6 +131,7 @@ class PPO:
         max_minutes: float | None = None,
         progress: bool = True,
         save_seconds: float = 30.0,
+        keep_every: int | None = None,
         tensorboard: bool = False,
     ) -> Self:
         """Train until ``total_timesteps`` environment steps in all (rounded up to whole updates).
@@ -141,6 +142,8 @@ class PPO:
             progress: show a bar with steps/s, return and ETA.
             save_seconds: least time between two checkpoints, of which the first is saved after the first update; with 0
                 every update is one.
+            keep_every: also keep config and weights for good, in ``run_dir/steps/<timesteps>``, after the update that
+                completes so many steps, twice as many, and so on; such a folder can be loaded, but not resumed.
             tensorboard: also write the learning curve to ``run_dir/tensorboard``.
 
         Ctrl-C loses what came after the last checkpoint; :meth:`load_run` with ``resume`` goes on from there. Under
@@ -148,10 +151,12 @@ class PPO:
         the bar.
 
         Raises:
-            InterpError: ``total_timesteps`` is not positive, the loss is not finite, or the folder is unwritable.
+            InterpError: a number of steps is not positive, the loss is not finite, or the folder is unwritable.
         """
         if total_timesteps <= 0:
             raise InterpError(f"timesteps must be positive, not {total_timesteps}.")
+        if keep_every is not None and keep_every <= 0:
+            raise InterpError(f"keep_every must be positive, not {keep_every}.")
         if self.timesteps >= total_timesteps:
             return self  # nothing to do, so nothing to write down either
         if self.device.type == "cpu":
@@ -177,6 +182,9 @@ class PPO:
                 self._count(trainer)
                 if log is not None:
                     log.append(row)
+                if run_dir is not None and log is not None and keep_every is not None:
+                    if self.timesteps % keep_every < self.config.steps_per_update:
+                        write_run(self, run_dir / STEPS / f"{self.timesteps:09d}")
                 now = time.monotonic()
                 save, stop = workers.decide(now - saved >= save_seconds, now >= deadline)
                 if run_dir is not None and save:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     Agent = TypeVar("Agent", bound=PPO)
 
 CONFIG, WEIGHTS, TRAINING_STATE = "config.json", "policy.safetensors", "training_state.pt"
+STEPS = "steps"  # its folders are run folders too: the agent as it was after so many
 # What else than provenance an entry of the history has.
 _OF_A_SLICE = ("from", "to", "device", "precision", "learning_rate", "new_dice")
 

@@ -20,6 +20,7 @@ from interp_lib.common.storage import read_json
 from interp_lib.envs.actions import NUM_ACTIONS
 from interp_lib.envs.procgen import ProcgenVec
 from interp_lib.runs.card import render_card
+from interp_lib.runs.folder import find_runs
 
 STEPS = 128  # of one update with TINY
 CLOCK = ["fps", "time_elapsed"]
@@ -53,8 +54,13 @@ def test_training_changes_every_weight_and_ppo_has_no_semantic_module():
 @pytest.mark.parametrize("cls", [PPO, SPPO])
 def test_resuming_gives_the_same_bits_as_not_stopping(cls, tmp_path):
     options = dict(seed=3, device="cpu", **TINY)
-    straight = cls("coinrun", **options).learn(4 * STEPS, run_dir=tmp_path / "straight", progress=False, save_seconds=0)
-    cls("coinrun", **options).learn(2 * STEPS, run_dir=tmp_path / "stopped", progress=False, save_seconds=0)
+    how = {"progress": False, "save_seconds": 0}
+    straight = cls("coinrun", **options).learn(4 * STEPS, run_dir=tmp_path / "straight", keep_every=200, **how)
+    cls("coinrun", **options).learn(2 * STEPS, run_dir=tmp_path / "stopped", **how)
+    kept = find_runs(tmp_path / "straight/steps")
+    assert [(run.name, run.timesteps) for run in kept] == [("000000256", 2 * STEPS), ("000000512", 4 * STEPS)]
+    for name, weights in load_agent(kept[0].path).network.state_dict().items():
+        assert torch.equal(weights, load_agent(tmp_path / "stopped").network.state_dict()[name]), name
     # A kill after a row was written and before its checkpoint leaves a row too many.
     with (tmp_path / "stopped/progress.csv").open("a") as file:
         file.write("384,1,1\n")
