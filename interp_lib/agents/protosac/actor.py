@@ -22,7 +22,7 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import get_action_dim, is_image_space
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN, create_mlp
-from stable_baselines3.common.type_aliases import PyTorchObs
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
 from ...common.errors import InterpError
@@ -235,6 +235,15 @@ class ProtoSACPolicy(FastSACPolicy):
             features_extractor = CoarseFrames(space)  # what a person would call alike, not a CNN
         kwargs = self._update_features_extractor(self.net_args, features_extractor)
         return ProtoActor(**kwargs, **self.prototype_kwargs).to(self.device)
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        super()._build(lr_schedule)
+        # Gaussians have a group, and so a learning rate, of their own; in the order in which saved states number them.
+        (_, prototypes), *gaussians = list(self.actor.named_parameters())[:3]
+        assert [name for name, _ in gaussians] == ["means", "log_stds"]
+        groups = [[prototypes], [each for _, each in gaussians], list(self.actor.parameters())[3:]]
+        settings = {"lr": lr_schedule(1), **self.optimizer_kwargs}
+        self.actor.optimizer = self.optimizer_class([{"params": group} for group in groups if group], **settings)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return super()._get_constructor_parameters() | self.prototype_kwargs

@@ -24,8 +24,8 @@ _LEAST: dict[str, tuple[type, float]] = {
     "gamma": (float, 0), "n_prototypes": (int, 1), "latent_dim": (int, 2), "temperature": (float, 0),
     "cluster_weight": (float, 0), "coverage_weight": (float, 0), "separation_weight": (float, 0),
     "separation_margin": (float, 0), "sharpness_weight": (float, 0), "usage_weight": (float, 0),
-    "metric_weight": (float, 0), "projection_interval": (int, 0), "imitation_epochs": (int, 0),
-    "projection_candidates": (int, 1),
+    "metric_weight": (float, 0), "gaussian_rate": (float, 0), "projection_interval": (int, 0),
+    "imitation_epochs": (int, 0), "projection_candidates": (int, 1),
 }  # fmt: skip
 _WHY = {
     "n_prototypes": "a policy needs at least 1 prototype",

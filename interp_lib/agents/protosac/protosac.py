@@ -58,8 +58,8 @@ class ProtoSAC(PrototypedSAC):
     - Optimisers are fused where they can be.
 
     Its own settings are keyword arguments (n_prototypes, latent_dim, temperature, mixture, cluster_weight,
-    coverage_weight, separation_weight, separation_margin, sharpness_weight, usage_weight, projection_interval,
-    projection_candidates): ``interp train protosac --help`` says what they are, and
+    coverage_weight, separation_weight, separation_margin, sharpness_weight, usage_weight, metric_weight,
+    gaussian_rate, projection_interval, projection_candidates): ``interp train protosac --help`` says what they are, and
     :class:`~interp_lib.agents.protosac.settings.TaskSettings` has their defaults. ``tau`` stays SAC's own.
 
     Args:
@@ -79,6 +79,7 @@ class ProtoSAC(PrototypedSAC):
         *(name for name in PROTOTYPE_DEFAULTS if name != "projection_candidates"),
         *("final_projection", "imitation_epochs", "projection_candidates"),  # last in every config.json
     )
+    gaussian_rate: float
     projection_interval: int
     temperature: float
     _uncompiled = Losses(critic_loss, actor_loss)
@@ -161,6 +162,10 @@ class ProtoSAC(PrototypedSAC):
         self.actor.projected.fill_(False)
         if self.projection_interval > 0 and self.num_timesteps - self._last_projection >= self.projection_interval:
             self.project()
+
+    def _update_learning_rate(self, optimizers: list[torch.optim.Optimizer] | torch.optim.Optimizer) -> None:
+        super()._update_learning_rate(optimizers)
+        self.actor.optimizer.param_groups[1]["lr"] *= self.gaussian_rate  # see ProtoSACPolicy
 
     def _after_update(self, batch: ReplayBufferSamples) -> None:
         self.actor.keep_in_bounds()

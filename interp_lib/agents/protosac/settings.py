@@ -77,6 +77,7 @@ class TaskSettings(SACSettings):
     sharpness_weight: float = _option(3.0, "weight of a decision's entropy above that of three equal prototypes")
     usage_weight: float = _option(0.1, "weight of log K − entropy of the mean weights; pushes towards using all")
     metric_weight: float = _option(1.0, "observation: weight of the variance of the metric's logarithm")
+    gaussian_rate: float = _option(1.0, "of the prototypes' Gaussians, in learning rates")
     projection_interval: int = _option(0, "steps between projections while training; 0: only at the end")
     projection_candidates: int = _option(100_000, "replay states a projection chooses from, at most")
 

@@ -110,11 +110,11 @@ def test_a_run_from_before_there_was_a_choice_compares_latents(tmp_path):
     agent = ProtoSAC("MlpPolicy", make_task_vec("pendulum", 1, 0), n_prototypes=6, space="encoder", **SMALL)
     agent.save_run(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    for name in ("space", "metric_weight"):
+    for name in ("space", "metric_weight", "gaussian_rate"):
         del config["hyperparameters"][name]
     (tmp_path / "config.json").write_text(json.dumps(config))
     state = np.array([1.0, 0.0, 0.0], np.float32)
-    assert ProtoSAC.load_run(tmp_path).space == "encoder"
+    assert ProtoSAC.load_run(tmp_path).space == "encoder" and ProtoSAC.load_run(tmp_path).gaussian_rate == 1.0
     np.testing.assert_array_equal(ProtoSAC.load_run(tmp_path).predict(state)[0].shape, (1,))
     np.testing.assert_allclose(ProtoSAC.load_run(tmp_path).explain(state).weights, agent.explain(state).weights)
 
@@ -132,3 +132,15 @@ def test_prototypes_come_to_rest_as_training_ends():
         follow(actor, torch.ones(64, 2), update=1, remaining=remaining)
         moved.append(actor.prototypes[0, 0].item())
     assert moved[0] == pytest.approx(2 * moved[1], rel=0.02) and moved[1] > 0
+
+
+def test_gaussians_learn_at_a_rate_of_their_own():
+    agent = ProtoSAC(
+        "MlpPolicy", make_task_vec("pendulum", 1, 0), n_prototypes=6, gaussian_rate=7.0, final_projection=False, **SMALL
+    )
+    before = {name: value.detach().clone() for name, value in agent.actor.named_parameters()}
+    agent.learn(51)
+    moved = {name: (value - before[name]).abs().max().item() for name, value in agent.actor.named_parameters()}
+    # Adam's first step is as long as the learning rate wherever there is a gradient.
+    assert moved["means"] == pytest.approx(7 * 3e-4, rel=1e-3) == moved["log_stds"]
+    assert moved["encoder.log_metric"] == pytest.approx(3e-4, rel=1e-3)
