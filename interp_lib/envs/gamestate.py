@@ -70,6 +70,8 @@ class GameState:
         grid: int32 (height, width), the object in each cell, row 0 at the bottom; read-only.
         entities: (n,) of :data:`ENTITY`; x and y are a centre, rx and ry half a width and height; read-only.
         agent: which of them the agent is.
+        raw: the state itself.
+        places: at which of its bytes each of ``values`` begins.
     """
 
     game: str
@@ -77,6 +79,8 @@ class GameState:
     grid: np.ndarray
     entities: np.ndarray
     agent: int
+    raw: bytes
+    places: Mapping[str, int]
 
 
 def read_state(state: bytes) -> GameState:
@@ -113,7 +117,16 @@ def read_state(state: bytes) -> GameState:
     agents = np.flatnonzero(entities["type"] == PLAYER)
     if not len(agents):
         raise InterpError("a game state has no agent: it is damaged.")
-    return GameState(game, values, cells.reshape(height, width), entities, int(agents[-1]))  # find_entity_index: last
+    agent = int(agents[-1])  # find_entity_index: last
+    return GameState(game, values, cells.reshape(height, width), entities, agent, state, reader.places)
+
+
+def rewrite(state: GameState, numbers: Mapping[str, int]) -> bytes:
+    """``state`` with other whole ``numbers`` under names of its values; Procgen aborts on those it can't restore."""
+    changed = bytearray(state.raw)
+    for name, number in numbers.items():
+        changed[state.places[name] : state.places[name] + 4] = int(number).to_bytes(4, "little", signed=True)
+    return bytes(changed)
 
 
 def agent_pixels(state: GameState) -> tuple[float, float]:
@@ -135,6 +148,7 @@ class _Reader:
 
     def __init__(self, state: bytes) -> None:
         self._state, self._at = memoryview(state), 0
+        self.places: dict[str, int] = {}
 
     @property
     def left(self) -> int:
@@ -151,6 +165,7 @@ class _Reader:
         return np.frombuffer(self.take(count * kind.itemsize, what), kind)
 
     def record(self, kind: np.dtype, what: str) -> dict[str, float]:
+        self.places |= {name: self._at + offset for name, (_, offset, *_) in (kind.fields or {}).items()}
         return dict(zip(kind.names or (), self.array(kind, 1, what)[0].item(), strict=True))
 
     def integer(self, what: str) -> int:
