@@ -22,6 +22,7 @@ _LEAST: dict[str, tuple[type, float]] = {
     "buffer_size": (int, 1), "learning_starts": (float, 0), "batch_size": (int, 1), "gradient_steps": (int, -1),
     "n_steps": (int, 1), "target_update_interval": (int, 1), "sde_sample_freq": (int, -1), "tau": (float, 0),
     "gamma": (float, 0), "n_prototypes": (int, 1), "latent_dim": (int, 2), "temperature": (float, 0),
+    "initial_temperature": (float, 0),
     "cluster_weight": (float, 0), "coverage_weight": (float, 0), "separation_weight": (float, 0),
     "separation_margin": (float, 0), "sharpness_weight": (float, 0), "usage_weight": (float, 0),
     "metric_weight": (float, 0), "gaussian_rate": (float, 0), "projection_interval": (int, 0),

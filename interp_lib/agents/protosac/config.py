@@ -165,7 +165,8 @@ def arguments(values: dict[str, Any], extra: tuple[str, ...], action_space: spac
     Raises ValueError, TypeError, LookupError or InterpError where one is missing, not known or of the wrong kind.
     """
     if "space" in extra:  # runs from before there was a choice
-        values = {"space": "encoder", "metric_weight": 0.0, "gaussian_rate": 1.0} | values
+        values = {"space": "encoder", "metric_weight": 0.0} | values
+        values = {"gaussian_rate": 1.0, "initial_temperature": 0.0} | values
     if odd := {*_FIRST_FIELDS, *extra, *_LAST_FIELDS}.symmetric_difference(values):
         raise ValueError(f"hyperparameters lacks or should not hold {', '.join(sorted(odd))}")
     found = values | {"policy_kwargs": dict(values["policy_kwargs"])}

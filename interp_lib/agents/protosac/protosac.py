@@ -26,7 +26,7 @@ from .policies import GaussianCnnPolicy, GaussianPolicy
 from .projection import spread
 from .prototyped import PrototypedSAC
 from .settings import PROTOTYPE_DEFAULTS
-from .standardised import follow
+from .standardised import StandardisedSpace, cooled, follow
 from .updates import FastSAC
 
 _RECENT = 20_000  # steps of which the states are followed by prototypes
@@ -80,6 +80,7 @@ class ProtoSAC(PrototypedSAC):
         *("final_projection", "imitation_epochs", "projection_candidates"),  # last in every config.json
     )
     gaussian_rate: float
+    initial_temperature: float
     projection_interval: int
     temperature: float
     _uncompiled = Losses(critic_loss, actor_loss)
@@ -169,9 +170,12 @@ class ProtoSAC(PrototypedSAC):
 
     def _after_update(self, batch: ReplayBufferSamples) -> None:
         self.actor.keep_in_bounds()
-        if self.actor.space == "observation":
-            features = self._recent_features(len(batch.observations))
-            follow(self.actor, features, self._n_updates, max(self._current_progress_remaining, 0.0))
+        if isinstance(self.actor.encoder, StandardisedSpace):
+            remaining = max(self._current_progress_remaining, 0.0)
+            follow(self.actor, self._recent_features(len(batch.observations)), self._n_updates, remaining)
+            # D / τ: half the temperature is twice the metric, which saved weights hold.
+            now = cooled(self.initial_temperature or self.temperature, self.temperature, remaining)
+            self.actor.encoder.hold(self.temperature / now)
 
     def _draws(self) -> int:
         return draws_needed(self.policy)

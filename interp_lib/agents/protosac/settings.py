@@ -69,6 +69,7 @@ class TaskSettings(SACSettings):
     n_prototypes: int = _option(64, "K, the number of prototypes")
     latent_dim: int = _option(32, "d, dimensions of the encoder's space")
     temperature: float = _option(0.2, "of the softmax over similarities; lower: fewer prototypes share a decision")
+    initial_temperature: float = _option(0.0, "observation: falls from here while training; 0: the same throughout")
     mixture: str = _option("blend", "blend, N(Σ w μ, (Σ w σ)²), or gmm, Σ w N(μ, σ²)")
     cluster_weight: float = _option(1.0, "encoder: weight of the distance from a state to its nearest prototype")
     coverage_weight: float = _option(1.0, "encoder: weight of the distance from a prototype to its nearest state")

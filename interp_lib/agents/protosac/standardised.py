@@ -9,6 +9,7 @@ The metric m is learned with the policy. Prototypes are no parameters: online k-
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,6 +24,7 @@ _LEAST_SPREAD = 1e-3
 _RARE = 0.05  # share of its even share of states below which a prototype is started anew
 _RESEED_EVERY = 200  # updates
 _SETTLED = 0.3  # the share of training in which none is started anew any more
+_COOLING = (0.7, 0.2)  # the share of training to come between which the temperature falls
 
 
 class StandardisedSpace(nn.Module):
@@ -51,6 +53,14 @@ class StandardisedSpace(nn.Module):
         """Move mean and variance by ``pace`` towards those of observations (B, d)."""
         self.centre.lerp_(x.mean(0), pace)
         self.variance.lerp_(((x - self.centre) ** 2).mean(0), pace)
+
+    @torch.no_grad()
+    def hold(self, scale: float = 1.0) -> None:
+        """Give the metric the geometric mean ``scale``, so that the temperature alone says how far likeness reaches.
+
+        Left free it grew ninefold on LunarLander: actions jumped from prototype to prototype, and it never landed.
+        """
+        self.log_metric.add_(math.log(scale) - self.log_metric.mean())
 
     def unevenness(self) -> torch.Tensor:
         """How far the metric is from weighing all numbers alike: the variance of its logarithm."""
@@ -89,3 +99,14 @@ def follow(actor: ProtoActor, features: torch.Tensor, update: int, remaining: fl
         actor.log_stds[rare] = (weights @ actor.stds()).log()
         actor.prototypes[rare] = features[worst]
         actor.followers[rare] = even
+
+
+def cooled(initial: float, final: float, remaining: float) -> float:
+    """The temperature on its way from ``initial`` to ``final``, a straight line in its logarithm.
+
+    Args:
+        remaining: share of training that is still to come.
+    """
+    begin, end = _COOLING
+    done = min(max((begin - remaining) / (begin - end), 0.0), 1.0)
+    return initial ** (1 - done) * final**done

@@ -11,7 +11,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from interp_lib.agents.protosac import ProtoSAC
 from interp_lib.agents.protosac.actor import ProtoActor
 from interp_lib.agents.protosac.settings import ENCODER, SETTINGS, task_settings
-from interp_lib.agents.protosac.standardised import StandardisedSpace, follow
+from interp_lib.agents.protosac.standardised import StandardisedSpace, cooled, follow
 from interp_lib.agents.protosac.vision import CoarseFrames
 from interp_lib.envs.continuous import make_task_vec
 
@@ -110,7 +110,7 @@ def test_a_run_from_before_there_was_a_choice_compares_latents(tmp_path):
     agent = ProtoSAC("MlpPolicy", make_task_vec("pendulum", 1, 0), n_prototypes=6, space="encoder", **SMALL)
     agent.save_run(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    for name in ("space", "metric_weight", "gaussian_rate"):
+    for name in ("space", "metric_weight", "gaussian_rate", "initial_temperature"):
         del config["hyperparameters"][name]
     (tmp_path / "config.json").write_text(json.dumps(config))
     state = np.array([1.0, 0.0, 0.0], np.float32)
@@ -134,13 +134,40 @@ def test_prototypes_come_to_rest_as_training_ends():
     assert moved[0] == pytest.approx(2 * moved[1], rel=0.02) and moved[1] > 0
 
 
-def test_gaussians_learn_at_a_rate_of_their_own():
+@pytest.mark.parametrize("rate", [1.0, 7.0])
+def test_gaussians_learn_at_a_rate_of_their_own(rate):
     agent = ProtoSAC(
-        "MlpPolicy", make_task_vec("pendulum", 1, 0), n_prototypes=6, gaussian_rate=7.0, final_projection=False, **SMALL
+        "MlpPolicy",
+        make_task_vec("pendulum", 1, 0),
+        n_prototypes=6,
+        gaussian_rate=rate,
+        final_projection=False,
+        **SMALL,
     )
     before = {name: value.detach().clone() for name, value in agent.actor.named_parameters()}
     agent.learn(51)
-    moved = {name: (value - before[name]).abs().max().item() for name, value in agent.actor.named_parameters()}
     # Adam's first step is as long as the learning rate wherever there is a gradient.
-    assert moved["means"] == pytest.approx(7 * 3e-4, rel=1e-3) == moved["log_stds"]
-    assert moved["encoder.log_metric"] == pytest.approx(3e-4, rel=1e-3)
+    for name in ("means", "log_stds"):
+        moved = (getattr(agent.actor, name) - before[name]).abs().max().item()
+        assert moved == pytest.approx(rate * 3e-4, rel=1e-3)
+
+
+def test_the_temperature_falls_on_a_line_in_its_logarithm():
+    assert [cooled(0.4, 0.1, left) for left in (1.0, 0.7, 0.2, 0.0)] == pytest.approx([0.4, 0.4, 0.1, 0.1])
+    assert cooled(0.4, 0.1, 0.45) == pytest.approx(0.2)
+    assert cooled(0.1, 0.1, 0.45) == pytest.approx(0.1)
+
+
+def test_the_metric_is_held_so_that_the_temperature_alone_sharpens():
+    agent = ProtoSAC(
+        "MlpPolicy", make_task_vec("pendulum", 1, 0), n_prototypes=6, temperature=0.1, initial_temperature=0.8,
+        final_projection=False, **SMALL
+    )  # fmt: skip
+    metric = agent.actor.encoder.log_metric
+    states = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 2.0]])
+    agent.learn(60, reset_num_timesteps=False)
+    assert metric.mean().item() == pytest.approx(0.0, abs=1e-6) and metric.std() > 0
+    cold = agent.actor.compare(states)
+    agent.actor.encoder.hold(0.1 / 0.8)
+    warm = agent.actor.compare(states)
+    torch.testing.assert_close(warm.weights, torch.softmax(-cold.distances / 0.8, 1))
