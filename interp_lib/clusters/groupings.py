@@ -217,9 +217,7 @@ class Groupings:
         """Every two groupings of the kept states: adjusted Rand index (0: chance) and NMI, with 95% intervals."""
         kept, found = self.study.states.kept, {}
         for (one, a), (other, b) in itertools.combinations(self.labels.items(), 2):
-            counts = np.zeros((self._envs, a.max() + 1, b.max() + 1))
-            np.add.at(counts, (self.study.states.env[kept], a[kept], b[kept]), 1)
-            scores = agreement_scores(np.concatenate([[counts.sum(0)], counts.sum(0) - counts]))
+            scores = agreement_without(a[kept], b[kept], self.study.states.env[kept])
             rand, nmi = (_interval(values, (-1.0, 1.0)) for values in scores)
             found[one, other] = {"states": kept.sum(), **columns("adjusted Rand", rand), **columns("NMI", nmi)}
         table = pd.DataFrame(found).T.rename_axis(["grouping", "and"])
@@ -285,6 +283,14 @@ def agreement_scores(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         chance = pairs(a) * pairs(b) / pairs(flat.sum(1, keepdims=True))
         rand = (pairs(flat) - chance) / ((pairs(a) + pairs(b)) / 2 - chance)
         return rand, 2 * (entropy(a) + entropy(b) - entropy(flat)) / (entropy(a) + entropy(b))
+
+
+def agreement_without(a: np.ndarray, b: np.ndarray, env: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """:func:`agreement_scores` of two groupings (m,), then without each of the E environments → float64 (1 + E,)."""
+    env = np.unique(env, return_inverse=True)[1]
+    counts = np.zeros((env.max() + 1, a.max() + 1, b.max() + 1))
+    np.add.at(counts, (env, a, b), 1)
+    return agreement_scores(np.concatenate([[counts.sum(0)], counts.sum(0) - counts]))
 
 
 def _interval(values: np.ndarray | None, bounds: tuple[float, float]) -> Interval:

@@ -1,88 +1,157 @@
-"""How much of a map is the data, and how much the fit? FDR against t-SNE, over seeds, samples and sample sizes.
+"""How much of a map is the data, and how much the fit? t-SNE over disjoint samples, perplexities and starts.
 
-Each t-SNE is fitted to its own sample; all samples of one size share some states, and those are what is compared
-between fits: by Procrustes disparity (Gower 1975; what is left after the best shift, rotation and scaling, 0 to 1) and
-by how many of a state's neighbours among the shared states are its neighbours in the other map too. FDR is a function
-of one state: the same state always gets the same place, so its disparity is 0 by construction. It is measured all the
-same, by embedding the shared frames anew in the company of each sample.
+One thing varies at a time. Environments, each with its own levels, are split: a quarter gives *common* states, which no
+map is fitted to, the others a sample each. Common states are placed in every map, and what two maps say of them is
+compared: Procrustes disparity (Gower 1975; what is left after the best shift, turn and scale, 0 to 1), the share of
+nearest neighbours that are so in both, and the groups that k-means reads off each map (fitted to its sample).
+
+FDR is a function, so it would pass by construction. What it can do is to show what the comparison itself costs: it is
+placed like t-SNE, by neighbours in each sample, as if it were not known. What can change FDR is training:
+:mod:`.retraining`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
 from scipy.spatial import procrustes
-from sklearn.manifold import trustworthiness
+from sklearn.decomposition import PCA
+from sklearn.metrics import adjusted_rand_score
 from sklearn.neighbors import NearestNeighbors
 
 from ..agents.sppo.agents import PPO
 from ..common.errors import InterpError
-from ..common.statistics import Interval, columns, jackknife_interval
-from ..common.tsne import tsne
+from ..common.grouping import k_means
+from ..common.statistics import SIGNIFICANT, columns, holm, interval_of, jackknife_interval, jackknife_p
+from ..common.tsne import tsne_with
 from .evidence import NEIGHBOURS
-from .states import StateSet, clusters_of, sample_rows
+from .states import StateSet, clusters_of
+
+PERPLEXITY, PLACED_BY = 30.0, 5  # of the maps in which something else varies; neighbours that place a state in FDR
+MEASURES = {"disparity": (0.0, 1.0), "neighbours shared": (0.0, 1.0), "groups alike": (-1.0, 1.0)}  # and their ends
+FIRST, *_ = MEASURES  # less is better
+PLACED, SAMPLE, START = "FDR, placed by neighbours", "sample", "start"
+ONLY_GROUPS = "k-means' seed"
+T = TypeVar("T")
 
 
-def map_stability(
-    agent: PPO,
+class Placed(NamedTuple):
+    """The common states in one map: places (m, 2), and groups that k-means finds there, int (m,)."""
+
+    points: np.ndarray
+    groups: np.ndarray
+
+
+def tsne_stability(
     states: StateSet,
     *,
-    sizes: Sequence[int] = (1000, 2000, 4000),
-    fits: int = 4,
-    shared: int = 500,
+    size: int = 700,
+    common: int = 500,
+    samples: int = 4,
+    perplexities: Sequence[float] = (10.0, PERPLEXITY, 100.0),
+    starts: int = 3,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Compare repeated fits of t-SNE, and FDR, on ``shared`` common states.
+    """Compare maps of ``common`` held-out states that differ in one thing.
 
-    Three things vary: the other states in the sample (t-SNE from its PCA start; FDR), or the seed alone on one sample
-    (t-SNE from a random start, as it was defined and often is used).
+    Args:
+        size: states of every sample, from environments of its own.
+        samples: disjoint samples: t-SNE (perplexity 30, PCA start), PCA-2 and FDR placed by neighbours.
+        perplexities: of t-SNE on one sample, every two of them compared.
+        starts: random starts of t-SNE on one sample.
 
     Returns:
-        index map, what varies, states; disparity and shared neighbours over all pairs of ``fits`` fits, trustworthiness
-        against feature space over the fits. Intervals: 95%, jackknife over fits.
+        index ``map``, ``varies``; the means over all pairs of ``fits`` fits of disparity, neighbours shared (k = 12)
+        and groups alike (adjusted Rand index), with 95% intervals by jackknife over what ``interval over`` says: fits,
+        or, where nothing was drawn by chance but the states, the common states' environments; ``greatest disparity`` of
+        a pair. ``p`` of each measure, of t-SNE over samples: of being what it is for FDR, placed by neighbours;
+        corrected (Holm).
 
     Raises:
-        InterpError: too few states, fewer than three fits, or a PPO agent, which has no map of its own.
+        InterpError: fewer than three fits, too few states, or states of a PPO agent, which has no map of its own.
     """
-    clusters_of(agent, "map")
-    if fits < 3 or shared <= 2 * NEIGHBOURS or min(sizes) < shared:
-        raise InterpError(f"stability needs 3 fits, over {2 * NEIGHBOURS} shared states and samples that hold them.")
-    pool = sample_rows(states, int(states.kept.sum()))
-    if len(pool) < max(sizes):
-        raise InterpError(f"stability over {max(sizes)} states, but only {len(pool)} are kept. Collect more steps.")
+    if states.map != "FDR":
+        raise InterpError("a ppo run has no map to compare with t-SNE. Choose an sppo run.")
+    if min(samples, starts) < 3 or len(perplexities) < 2 or common <= 2 * NEIGHBOURS:
+        raise InterpError(f"stability needs 3 samples and starts, 2 perplexities and {2 * NEIGHBOURS + 1} states.")
     rng = np.random.default_rng(seed)
-    common = rng.choice(pool, shared, replace=False)
-    others = np.setdiff1d(pool, common)
-    rows = []
-    for size in sizes:
-        samples = [np.append(common, rng.choice(others, size - shared, replace=False)) for _ in range(fits)]
-        same = [samples[0]] * fits
-        for name, varied, drawn, place in (
-            ("FDR", "other states", samples, lambda sample, fit: _embed_anew(agent, states, sample, shared, fit)),
-            ("t-SNE", "other states", samples, lambda sample, fit: tsne(states.feature[sample], seed=seed)),
-            ("t-SNE", "seed", same, lambda sample, fit: tsne(states.feature[sample], seed=fit, start="random")),
-        ):
-            maps = [place(sample, fit) for fit, sample in enumerate(drawn)]
-            trust = [
-                trustworthiness(states.feature[s], states.fdr[s] if name == "FDR" else m, n_neighbors=NEIGHBOURS)
-                for s, m in zip(drawn, maps, strict=True)
-            ]
-            heads = [points[:shared] for points in maps]
-            rows.append(
-                {
-                    "map": name,
-                    "varies": varied,
-                    "states": size,
-                    **columns("disparity", _over_pairs(heads, disparity)),
-                    **columns("neighbours shared", _over_pairs(heads, shared_neighbours)),
-                    **columns("trustworthiness", _over_fits(np.array(trust))),
-                    "fits": fits,
-                }
-            )
-    return pd.DataFrame(rows).set_index(["map", "varies", "states"]).sort_index(sort_remaining=True)
+    held, pools = _split(states, samples, rng)
+    if len(held) < common or min(map(len, pools)) < size:
+        left = f"{len(held)} and {', '.join(str(len(pool)) for pool in pools)}"
+        raise InterpError(f"stability over {common} and {samples} × {size} states, but {left} are kept. Collect more.")
+    held, drawn = (np.sort(rng.choice(rows, n, replace=False)) for rows, n in ((held, common), (pools[0], size)))
+    parts = [drawn, *(np.sort(rng.choice(pool, size, replace=False)) for pool in pools[1:])]
+    h, env, k = states.feature, states.env[held], states.num_codes
+
+    def read(fit: np.ndarray, points: np.ndarray, dice: int = seed) -> Placed:
+        return Placed(points, k_means(fit, min(k, len(fit)), dice).predict(points.astype(fit.dtype)))
+
+    def by_tsne(part: np.ndarray, **how: Any) -> tuple[np.ndarray, np.ndarray]:
+        return tsne_with(h[part], h[held], **{"seed": seed, "perplexity": PERPLEXITY, **how})
+
+    def by_pca(part: np.ndarray) -> Placed:
+        fit = PCA(2).fit(h[part])
+        return read(fit.transform(h[part]), fit.transform(h[held]))
+
+    def by_neighbours(part: np.ndarray) -> Placed:
+        near = NearestNeighbors(n_neighbors=PLACED_BY).fit(h[part]).kneighbors(h[held], return_distance=False)
+        return read(states.fdr[part], states.fdr[part][near].mean(1))
+
+    first = by_tsne(parts[0])
+    fdr, tsne = [by_neighbours(part) for part in parts], [read(*first), *(read(*by_tsne(p)) for p in parts[1:])]
+    over_samples, floor = over_pairs(tsne, _compare), over_pairs(fdr, _compare)
+    rows = {
+        (PLACED, SAMPLE): _row(floor, samples),
+        ("PCA", SAMPLE): _row(over_pairs([by_pca(part) for part in parts], _compare), samples),
+        ("t-SNE", SAMPLE): _row(over_samples, samples),
+        ("t-SNE", START): _row(
+            over_pairs([read(*by_tsne(parts[0], start="random", seed=s)) for s in range(starts)], _compare), starts
+        ),
+    }
+    apart = over_samples[0] - floor[0]
+    corrected = holm([jackknife_p(float(of[0]), of[1:]) for of in apart.T])
+    rows["t-SNE", SAMPLE] |= dict(zip((f"p {measure}" for measure in MEASURES), corrected, strict=True))
+    given = {p: tsne[0] if p == PERPLEXITY else read(*by_tsne(parts[0], perplexity=p)) for p in perplexities}
+    for (p, a), (q, b) in combinations(given.items(), 2):
+        rows["t-SNE", f"perplexity {p:g} to {q:g}"] = _row(_over_environments(a, b, env), 2, "environments")
+    again = [read(*first, dice=seed + s) for s in range(starts)]
+    rows["t-SNE", ONLY_GROUPS] = _row(over_pairs(again, _compare), starts)
+    return pd.DataFrame(rows).T.rename_axis(["map", "varies"]).infer_objects().assign(states=size, common=common)
+
+
+def map_stability(agent: PPO, states: StateSet, *, sizes: Sequence[int] = (1200,), fits: int = 3) -> pd.DataFrame:
+    """:func:`tsne_stability`, as notebook 03 and ``save_embedding`` still call it."""
+    clusters_of(agent, "map")
+    return tsne_stability(states, size=sizes[-1] * 7 // 12, starts=fits)
+
+
+def stability_verdict(table: pd.DataFrame) -> str:
+    """What :func:`tsne_stability` found about t-SNE."""
+
+    def said(*row: str) -> str:
+        of = table.loc[row]
+        near, alike = interval_of(of, "neighbours shared"), interval_of(of, "groups alike")
+        return f"neighbours shared {near}, groups alike {alike}, disparity {interval_of(of, 'disparity')}"
+
+    sample, floor = table.loc[("t-SNE", SAMPLE)], table.loc[(PLACED, SAMPLE)]
+    tests = {m: f"{m} (p = {sample[f'p {m}']:.2g})" for m in MEASURES}
+    worse = [m for m in MEASURES if sample[f"p {m}"] < SIGNIFICANT and (sample[m] > floor[m]) == (m == FIRST)]
+    found = [f"less stable than that by {' and '.join(tests[m] for m in worse)}"] if worse else []
+    if len(worse) < len(MEASURES):
+        found.append(f"not shown to be less stable by {' and '.join(tests[m] for m in MEASURES if m not in worse)}")
+    perplexity = table[table.index.get_level_values("varies").str.startswith("perplexity")]["groups alike"]
+    again = table.loc[("t-SNE", ONLY_GROUPS), "groups alike"]
+    return (
+        f"t-SNE over {sample['fits']:.0f} disjoint samples of {sample['states']:,.0f} states: {said('t-SNE', SAMPLE)}. "
+        f"FDR placed by neighbours, which does not move: {said(PLACED, SAMPLE)}. t-SNE is {', and '.join(found)} "
+        f"(jackknife over samples, Holm). Over {table.loc[('t-SNE', START), 'fits']:.0f} random starts on one sample: "
+        f"{said('t-SNE', START)}. Groups alike over perplexities: {perplexity.min():.2f} to {perplexity.max():.2f}; "
+        f"where only k-means starts anew on the same map: {again:.2f}."
+    )
 
 
 def disparity(a: np.ndarray, b: np.ndarray) -> float:
@@ -98,21 +167,46 @@ def shared_neighbours(a: np.ndarray, b: np.ndarray, k: int = NEIGHBOURS) -> floa
     return float(np.mean([len(np.intersect1d(x, y)) / k for x, y in zip(near_a, near_b, strict=True)]))
 
 
-def _embed_anew(agent: PPO, states: StateSet, sample: np.ndarray, shared: int, seed: int) -> np.ndarray:
-    """FDR places of the shared states, from their frames, shuffled among as many other states of the sample."""
-    rows = sample[: 2 * shared]
-    order = np.random.default_rng(seed).permutation(len(rows))
-    places = np.empty((len(rows), 2), np.float32)
-    places[order] = agent.embed(states.frames(rows[order])).fdr
-    return places[:shared]
+def _split(states: StateSet, samples: int, rng: np.random.Generator) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Kept rows of a quarter of the environments, and those of ``samples`` parts of the others."""
+    envs = rng.permutation(states.meta["num_envs"])
+    parts = [envs[: len(envs) // 4], *np.array_split(envs[len(envs) // 4 :], samples)]
+    held, *pools = (np.flatnonzero(states.kept & np.isin(states.env, part)) for part in parts)
+    return held, pools
 
 
-def _over_pairs(maps: Sequence[np.ndarray], measure: Callable[[np.ndarray, np.ndarray], float]) -> Interval:
-    """Mean over all pairs of fits. Pairs that share a fit are not independent, so fits are left out, not pairs."""
-    values = {pair: measure(maps[pair[0]], maps[pair[1]]) for pair in combinations(range(len(maps)), 2)}
-    without = [np.mean([v for pair, v in values.items() if i not in pair]) for i in range(len(maps))]
-    return jackknife_interval(float(np.mean(list(values.values()))), np.array(without))
+def _compare(a: Placed, b: Placed) -> tuple[float, ...]:
+    alike = adjusted_rand_score(a.groups, b.groups)
+    return disparity(a.points, b.points), shared_neighbours(a.points, b.points), float(alike)
 
 
-def _over_fits(values: np.ndarray) -> Interval:
-    return jackknife_interval(float(values.mean()), (values.sum() - values) / (len(values) - 1))
+def over_pairs(
+    fits: Sequence[T], measure: Callable[[T, T], Sequence[float]]
+) -> tuple[np.ndarray, Mapping[tuple[int, int], Sequence[float]]]:
+    """Means over all pairs of n fits, then those without each fit, float64 (1 + n, measures); and the pairs' own.
+
+    Pairs that share a fit are not independent, so fits are left out, not pairs.
+    """
+    values = {(i, j): measure(fits[i], fits[j]) for i, j in combinations(range(len(fits)), 2)}
+    without = [np.mean([v for pair, v in values.items() if i not in pair], axis=0) for i in range(len(fits))]
+    return np.array([np.mean(list(values.values()), axis=0), *without]), values
+
+
+def _over_environments(
+    a: Placed, b: Placed, env: np.ndarray
+) -> tuple[np.ndarray, Mapping[tuple[int, int], Sequence[float]]]:
+    """The same of one pair, then without each environment of the states (m,)."""
+    keeps = [np.ones(len(env), bool), *(env != e for e in np.unique(env))]
+    found = [_compare(*(Placed(x.points[keep], x.groups[keep]) for x in (a, b))) for keep in keeps]
+    return np.array(found), {(0, 1): found[0]}
+
+
+def _row(
+    found: tuple[np.ndarray, Mapping[tuple[int, int], Sequence[float]]], fits: int, over: str = "fits"
+) -> dict[str, float | str]:
+    (value, *without), pairs = found
+    row: dict[str, float | str] = {}
+    for i, (name, bounds) in enumerate(MEASURES.items()):
+        row |= columns(name, jackknife_interval(float(value[i]), np.array(without)[:, i], bounds=bounds))
+    greatest = max(pair[0] for pair in pairs.values())
+    return {**row, "greatest disparity": greatest, "fits": fits, "interval over": over}

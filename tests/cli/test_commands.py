@@ -115,7 +115,7 @@ def test_train_resume_and_evaluate(tmp_path, capsys):
 
 def test_embed_and_videos_leave_pictures(tiny_sppo, tmp_path, capsys):
     status, out, _ = run(capsys, "embed", tiny_sppo, "--steps", "8", "--tsne-states", "200", "--out", tmp_path)
-    assert status == 0 and "left out map_stability: stability over 1200 states" in out
+    assert status == 0 and "left out map_stability: stability over 500" in out
     folder = tmp_path / tiny_sppo.name
     assert {"states.h5", "fdr_and_tsne_space.png", "cluster_gallery.png", "cluster_table.csv"} <= {
         p.name for p in folder.iterdir()

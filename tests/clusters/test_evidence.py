@@ -2,54 +2,25 @@
 
 import dataclasses
 
-import h5py
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from recorded import recorded
+from recorded import recorded, recording
 
 matplotlib.use("Agg")
 
 from interp_lib import InterpError, load_agent
-from interp_lib.clusters.collect import collect_states
 from interp_lib.clusters.evidence import code_separation, code_usage, semantic_neighbours, temporal_coherence
 from interp_lib.clusters.islands import islands
 from interp_lib.clusters.outputs import save_cluster_outputs, save_transitions
 from interp_lib.clusters.sequences import collapse, sequence_verdict, shuffled_orders, typical_sequences
-from interp_lib.clusters.stability import disparity, map_stability, shared_neighbours
-from interp_lib.clusters.states import StateSet
 from interp_lib.clusters.study import ClusterStudy
 from interp_lib.clusters.videos import play_for_videos, save_skill_videos
 from interp_lib.common.graphs import END, spread_out
 from interp_lib.common.outputs import Outputs
 from interp_lib.common.statistics import Interval, columns, ratio_interval, readable
 from interp_lib.runs.curves import draw_seeds, smooth
-
-
-def recording(path, code, *, done=None, num_codes=4, level=None, feature=None, frames=None):
-    """A recording of given codes (T, n); everything else is as given or 0."""
-    code = np.asarray(code)
-    steps, n = code.shape
-    size = code.size
-    with h5py.File(path, "w") as file:
-        file["obs"] = np.zeros((size, 64, 64, 3), np.uint8) if frames is None else frames
-    zeros = np.zeros(size)
-    return StateSet(
-        path=path,
-        meta={"num_envs": n, "num_codes": num_codes, "game": "fruitbot", "steps": steps, "random_action": 0.2},
-        feature=np.zeros((size, 4), np.float32) if feature is None else feature,
-        fdr=np.random.default_rng(0).normal(size=(size, 2)).astype(np.float32),
-        code=code.ravel().astype(np.int64),
-        value=zeros.astype(np.float32),
-        action=np.zeros(size, np.int64),
-        reward=zeros.astype(np.float32),
-        done=np.zeros(size, bool) if done is None else np.asarray(done, bool).ravel(),
-        level=np.arange(size) % n if level is None else level,
-        env=np.tile(np.arange(n), steps),
-        t=np.repeat(np.arange(steps), n),
-        kept=np.ones(size, bool),
-    )
 
 
 def test_intervals_resample_groups_not_states():
@@ -135,28 +106,6 @@ def test_separation_is_known_for_separate_clouds_and_undefined_for_one(tmp_path)
     alone = dataclasses.replace(states, code=np.zeros(120, int))
     row = code_separation(alone, np.arange(120), {"map": points}).iloc[0]
     assert np.isnan(row["silhouette of codes"]) and row["trustworthiness (k=12)"] == pytest.approx(1)
-
-
-def test_maps_are_compared_up_to_shift_turn_and_scale():
-    points = np.random.default_rng(0).normal(size=(200, 2))
-    turned = 3 * points @ np.array([[0, 1], [-1, 0]]) + 5
-    assert disparity(points, turned) == pytest.approx(0, abs=1e-12) and shared_neighbours(points, turned) == 1
-    other = np.random.default_rng(1).normal(size=(200, 2))
-    assert disparity(points, other) > 0.9 and shared_neighbours(points, other) < 0.15
-
-
-def test_stability_of_a_function_is_perfect_and_tsnes_is_not(tiny_sppo, tmp_path):
-    agent = load_agent(tiny_sppo, device="cpu")
-    states = collect_states(agent, tmp_path / "s.h5", steps=40, num_envs=8, progress=False)
-    table = map_stability(agent, states, sizes=(120,), fits=3, shared=60)
-    fdr, tsne = table.loc[("FDR", "other states", 120)], table.loc[("t-SNE", "other states", 120)]
-    assert fdr["disparity"] < 1e-6 and fdr["neighbours shared"] > 0.99
-    assert tsne["disparity"] > 1e-3 and tsne["neighbours shared"] < 0.95
-    assert ((table["trustworthiness"] > 0.5) & (table["trustworthiness"] <= 1)).all()
-    with pytest.raises(InterpError, match="Collect more steps"):
-        map_stability(agent, states)
-    with pytest.raises(InterpError, match="3 fits"):
-        map_stability(agent, states, sizes=(120,), fits=2, shared=60)
 
 
 def test_transitions_and_dwell_are_counted(tmp_path):
