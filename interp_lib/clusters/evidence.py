@@ -13,7 +13,6 @@ import pandas as pd
 from sklearn.manifold import trustworthiness
 from sklearn.metrics import silhouette_samples
 
-from ..common.errors import InterpError
 from ..common.statistics import Interval, columns, group_sums, ratio_interval, sums_interval
 from ..common.tsne import tsne
 from .states import StateSet, sample_rows
@@ -105,74 +104,6 @@ def temporal_coherence(states: StateSet) -> pd.DataFrame:
             **columns("stays, shuffled in its episode", ratio_interval(*totals[2:])),
         }
     return pd.DataFrame(rows).T.rename_axis("cluster").astype({"pairs": int})
-
-
-def semantic_neighbours(
-    states: StateSet, *, size: int = 2000, neighbours: int = NEIGHBOURS, seed: int = 0
-) -> pd.DataFrame:
-    """Do clusters group what looks alike, or what means the same to the agent?
-
-    For ``size`` kept states, the nearest states *from other levels* in pixel space (Euclidean distance of the 64 × 64
-    frames), in feature space (h) and in FDR space (z). The code is a function of z, and z of h, so agreement there is
-    the yardstick; a clustering by looks would agree as often with neighbours in pixel space.
-
-    Returns:
-        a row for each space and for chance: share of neighbours in the state's own cluster; how alike they look, as
-        their percentile among all states of other levels in pixel distance (0: the most alike, 50: as any other); and
-        the share of them that are neighbours in pixel space too.
-
-    Raises:
-        InterpError: too few states from other levels.
-    """
-    rows = sample_rows(states, size, seed=seed)
-    n, env, code = states.meta["num_envs"], states.env[rows], states.code[rows]
-    pixels = states.frames(rows).reshape(len(rows), -1).astype(np.float32) / 255
-    pixels -= pixels.mean(0)
-    level = states.level[rows]
-    near = {
-        "pixels": _neighbours(pixels, level, neighbours),
-        "features h": _neighbours(states.feature[rows], level, neighbours),
-        f"{states.map} z": _neighbours(states.fdr[rows], level, neighbours),
-    }
-    agreement = {name: _mean_by_env((code[found] == code[:, None]).mean(1), env, n) for name, found in near.items()}
-    other = level[:, None] != level
-    agreement["chance"] = _mean_by_env(((code[:, None] == code) & other).sum(1) / other.sum(1), env, n)
-
-    rank = _distances(pixels, level).argsort(axis=1).argsort(axis=1)
-    percentile = {
-        name: 100 * np.take_along_axis(rank, found, 1).mean(1) / np.maximum(other.sum(1) - 1, 1)
-        for name, found in near.items()
-    }
-    shared = {
-        name: np.array([np.isin(of, alike).mean() for of, alike in zip(found, near["pixels"], strict=True)])
-        for name, found in near.items()
-    }
-    percentile["chance"], shared["chance"] = np.full(len(rows), 50.0), neighbours / other.sum(1)
-    table = {
-        name: {
-            **columns("same cluster", agreement[name]),
-            **columns("percentile in pixel distance", _mean_by_env(percentile[name], env, n)),
-            **columns("are pixel neighbours too", _mean_by_env(shared[name], env, n)),
-        }
-        for name in agreement
-    }
-    return pd.DataFrame(table).T.rename_axis("neighbours in")
-
-
-def _distances(points: np.ndarray, level: np.ndarray) -> np.ndarray:
-    """Squared distances of ``points`` (m, d) → (m, m), infinite within a level."""
-    square = np.square(points).sum(1)
-    distance = np.maximum(square[:, None] + square - 2 * points @ points.T, 0)
-    distance[level[:, None] == level] = np.inf
-    return distance
-
-
-def _neighbours(points: np.ndarray, level: np.ndarray, k: int) -> np.ndarray:
-    """The ``k`` nearest of ``points`` (m, d) from another level, in no order → int64 (m, k)."""
-    distance = _distances(points, level)
-    if (np.isfinite(distance).sum(1) < k).any():
-        raise InterpError(f"fewer than {k} states from other levels to compare with. Collect more states.")
-    return np.argpartition(distance, k - 1, axis=1)[:, :k]
 
 
 def _perplexity(counts: np.ndarray) -> np.ndarray:

@@ -21,7 +21,9 @@ from ..envs.procgen import normalised
 from ..runs.curves import draw_seeds, label_axes
 from ..runs.folder import Run
 from ..runs.published import published_seeds
-from .evidence import code_separation, code_usage, semantic_neighbours, temporal_coherence, two_spaces
+from .counterfactual import Counterfactual
+from .counterfactual_outputs import save_counterfactual
+from .evidence import code_separation, code_usage, temporal_coherence, two_spaces
 from .figures import cluster_gallery, draw_actions, draw_space, plot_groupings, plot_medoids
 from .groupings import CODES, SAMPLE, Groupings
 from .intervention import code_effect
@@ -38,9 +40,6 @@ EVIDENCE = {
     "map_stability": "FDR and t-SNE over {fits} fits for each number of states: Procrustes disparity and shared "
     "neighbours (k = 12) of 500 common states over all pairs of fits, and trustworthiness against feature space; 95% "
     "intervals by jackknife over fits.",
-    "semantic_neighbours": "The 12 nearest states from other levels in each space: how often they are in the state's "
-    "own cluster, how alike they look (percentile in pixel distance; 0 the most alike, 50 as any other), and how many "
-    "are neighbours in pixel space too; 95% intervals.",
     "temporal_coherence": "Share of steps after which the cluster is the same, over all states and by cluster, and the "
     "same expected with the states of each episode shuffled; 95% intervals.",
     "code_effect": "What other codes than a state's own do to the policy at the states: shuffled (as often as they "
@@ -278,7 +277,6 @@ def save_embedding(
     tsne_states: int,
     sizes: Sequence[int] = (600, 1200),
     fits: int = 3,
-    neighbours_of: int = 1500,
     descriptions: Mapping[int, str] | None = None,
     ppo: PPO | None = None,
 ) -> dict[str, str]:
@@ -293,7 +291,6 @@ def save_embedding(
         "code_usage": lambda: code_usage(states),
         "space_quality": lambda: code_separation(states, rows, spaces),
         "map_stability": lambda: map_stability(study.agent, states, sizes=sizes, fits=fits),
-        "semantic_neighbours": lambda: semantic_neighbours(states, size=neighbours_of),
         "temporal_coherence": lambda: temporal_coherence(states),
         "code_effect": lambda: code_effect(study),
     }
@@ -302,6 +299,10 @@ def save_embedding(
             save_evidence(measure(), name, outputs, runs)
         except InterpError as problem:
             problems[name] = str(problem)
+    try:
+        save_counterfactual(Counterfactual(study), outputs, runs)
+    except InterpError as problem:
+        problems["counterfactual"] = str(problem)
     save_cluster_outputs(study, outputs, runs, descriptions)
     save_transitions(study, outputs, runs)
     save_groupings(Groupings(study, ppo), outputs, runs)

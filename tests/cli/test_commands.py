@@ -120,7 +120,7 @@ def test_embed_and_videos_leave_pictures(tiny_sppo, tmp_path, capsys):
     assert {"states.h5", "fdr_and_tsne_space.png", "cluster_gallery.png", "cluster_table.csv"} <= {
         p.name for p in folder.iterdir()
     }
-    evidence = ("code_usage", "space_quality", "semantic_neighbours", "temporal_coherence")
+    evidence = ("code_usage", "space_quality", "counterfactual_kept", "temporal_coherence")
     assert all((folder / f"{name}.csv").is_file() for name in evidence)
     assert {"code_effect.csv", "groupings.png", "groupings_table.csv"} <= {p.name for p in folder.iterdir()}
     status, out, _ = run(

@@ -11,7 +11,7 @@ from recorded import recorded, recording
 matplotlib.use("Agg")
 
 from interp_lib import InterpError, load_agent
-from interp_lib.clusters.evidence import code_separation, code_usage, semantic_neighbours, temporal_coherence
+from interp_lib.clusters.evidence import code_separation, code_usage, temporal_coherence
 from interp_lib.clusters.islands import islands
 from interp_lib.clusters.outputs import save_cluster_outputs, save_transitions
 from interp_lib.clusters.sequences import collapse, sequence_verdict, shuffled_orders, typical_sequences
@@ -73,27 +73,6 @@ def test_shuffled_coherence_is_the_mean_over_shuffles(tmp_path):
     assert table.loc["all", "stays"] == pytest.approx(np.mean(counted)) and table.loc["all", "pairs"] == 56
     assert table.loc["all", "stays"] > shuffled
     assert table.loc[3].drop("pairs").isna().all()  # never used
-
-
-@pytest.mark.parametrize("by_looks", [True, False])
-def test_neighbours_tell_looks_from_meaning(tmp_path, by_looks):
-    """Codes that follow what is on the picture, and codes that only the features know."""
-    rng = np.random.default_rng(1)
-    size, envs = 240, 12
-    look, meaning = rng.integers(0, 4, size), rng.integers(0, 4, size)
-    frames = (60 * look[:, None, None, None] + rng.integers(0, 20, (size, 64, 64, 3))).astype(np.uint8)
-    feature = (10 * np.eye(4)[meaning] + rng.normal(size=(size, 4))).astype(np.float32)
-    code = (look if by_looks else meaning).reshape(-1, envs)
-    states = recording(tmp_path / "s.h5", code, feature=feature, frames=frames)
-    table = semantic_neighbours(states, size=size, neighbours=8)
-    same = table["same cluster"]
-    assert same["pixels" if by_looks else "features h"] == 1
-    assert same["features h" if by_looks else "pixels"] == pytest.approx(same["chance"], abs=0.06)
-    assert table.loc["features h", "percentile in pixel distance"] == pytest.approx(50, abs=5)
-    assert table.loc["pixels", "percentile in pixel distance"] < 3
-    assert table.loc["pixels", "are pixel neighbours too"] == 1
-    with pytest.raises(InterpError, match="from other levels"):
-        semantic_neighbours(dataclasses.replace(states, level=np.zeros(size, int)))
 
 
 def test_separation_is_known_for_separate_clouds_and_undefined_for_one(tmp_path):
