@@ -19,7 +19,7 @@ from ..envs.actions import ACTION_EFFECTS
 from ..envs.games import GAMES
 from ..envs.procgen import normalised
 from ..runs.curves import draw_seeds, label_axes
-from ..runs.folder import Run
+from ..runs.folder import Run, read_run
 from ..runs.published import published_seeds
 from .counterfactual import Counterfactual
 from .counterfactual_outputs import save_counterfactual
@@ -27,7 +27,7 @@ from .evidence import code_separation, code_usage, temporal_coherence, two_space
 from .figures import cluster_gallery, draw_actions, draw_space, plot_groupings, plot_medoids
 from .groupings import CODES, SAMPLE, Groupings
 from .intervention import code_effect
-from .stability import map_stability
+from .stability_outputs import save_retraining, save_tsne_stability
 from .study import QUANTILES, ClusterStudy
 
 Runs = Sequence[Path]
@@ -37,9 +37,6 @@ EVIDENCE = {
     "space_quality": "Silhouette of the codes in each space (1: clusters far apart, 0: touching) with its 95% "
     "interval, and for maps their trustworthiness: whether neighbours in the map are neighbours in feature space "
     "(1: all).",
-    "map_stability": "FDR and t-SNE over {fits} fits for each number of states: Procrustes disparity and shared "
-    "neighbours (k = 12) of 500 common states over all pairs of fits, and trustworthiness against feature space; 95% "
-    "intervals by jackknife over fits.",
     "temporal_coherence": "Share of steps after which the cluster is the same, over all states and by cluster, and the "
     "same expected with the states of each episode shuffled; 95% intervals.",
     "code_effect": "What other codes than a state's own do to the policy at the states: shuffled (as often as they "
@@ -126,9 +123,8 @@ def _scale(study: ClusterStudy) -> str:
 
 
 def save_evidence(table: pd.DataFrame, name: str, outputs: Outputs, runs: Runs) -> pd.DataFrame:
-    """Save a table of :mod:`.evidence` or :mod:`.stability` under its name in :data:`EVIDENCE`; returns it."""
-    fits = table["fits"].max() if "fits" in table else ""
-    outputs.table(table, name, EVIDENCE[name].format(fits=fits), runs)
+    """Save a table of :mod:`.evidence` under its name in :data:`EVIDENCE`; returns it."""
+    outputs.table(table, name, EVIDENCE[name], runs)
     return table
 
 
@@ -275,8 +271,6 @@ def save_embedding(
     runs: Runs,
     *,
     tsne_states: int,
-    sizes: Sequence[int] = (600, 1200),
-    fits: int = 3,
     descriptions: Mapping[int, str] | None = None,
     ppo: PPO | None = None,
 ) -> dict[str, str]:
@@ -290,7 +284,6 @@ def save_embedding(
     evidence: dict[str, Callable[[], pd.DataFrame]] = {
         "code_usage": lambda: code_usage(states),
         "space_quality": lambda: code_separation(states, rows, spaces),
-        "map_stability": lambda: map_stability(study.agent, states, sizes=sizes, fits=fits),
         "temporal_coherence": lambda: temporal_coherence(states),
         "code_effect": lambda: code_effect(study),
     }
@@ -299,10 +292,16 @@ def save_embedding(
             save_evidence(measure(), name, outputs, runs)
         except InterpError as problem:
             problems[name] = str(problem)
-    try:
-        save_counterfactual(Counterfactual(study), outputs, runs)
-    except InterpError as problem:
-        problems["counterfactual"] = str(problem)
+    tests: dict[str, Callable[[], object]] = {
+        "counterfactual": lambda: save_counterfactual(Counterfactual(study), outputs, runs),
+        "map_stability": lambda: save_tsne_stability(states, outputs, runs),
+        "retraining": lambda: save_retraining(study, read_run(runs[0]), outputs),
+    }
+    for name, save in tests.items():
+        try:
+            save()
+        except InterpError as problem:
+            problems[name] = str(problem)
     save_cluster_outputs(study, outputs, runs, descriptions)
     save_transitions(study, outputs, runs)
     save_groupings(Groupings(study, ppo), outputs, runs)

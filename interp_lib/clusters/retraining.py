@@ -41,7 +41,7 @@ from ..common.tsne import tsne
 from ..runs.folder import Run, find_runs, load_agent, settings_of
 from .groupings import agreement_without
 from .stability import disparity, over_pairs
-from .states import sample_rows
+from .states import clusters_of, sample_rows
 from .study import ClusterStudy
 
 SEED, TIME, VARIANT, UNTRAINED, BOUND = "other seed", "other time", "other training", "before training", "bound"
@@ -117,8 +117,13 @@ class Retraining:
 
     @cached_property
     def views(self) -> dict[str, View]:
-        """What each agent makes of them: that of the study first, itself before training last."""
+        """What each agent makes of them: that of the study first, itself before training last.
+
+        Raises:
+            InterpError: the study's agent has no codes.
+        """
         agent, states = self.study.agent, self.study.states
+        clusters_of(agent, "compare")
         own = (x[self.rows] for x in (states.feature, states.fdr, states.code))
         seen = {self.name: self._view("", agent.timesteps, *own)}
         frames = states.frames(self.rows)

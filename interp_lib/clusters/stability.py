@@ -23,13 +23,12 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score
 from sklearn.neighbors import NearestNeighbors
 
-from ..agents.sppo.agents import PPO
 from ..common.errors import InterpError
 from ..common.grouping import k_means
 from ..common.statistics import SIGNIFICANT, columns, holm, interval_of, jackknife_interval, jackknife_p
 from ..common.tsne import tsne_with
 from .evidence import NEIGHBOURS
-from .states import StateSet, clusters_of
+from .states import StateSet
 
 PERPLEXITY, PLACED_BY = 30.0, 5  # of the maps in which something else varies; neighbours that place a state in FDR
 MEASURES = {"disparity": (0.0, 1.0), "neighbours shared": (0.0, 1.0), "groups alike": (-1.0, 1.0)}  # and their ends
@@ -121,12 +120,6 @@ def tsne_stability(
     again = [read(*first, dice=seed + s) for s in range(starts)]
     rows["t-SNE", ONLY_GROUPS] = _row(over_pairs(again, _compare), starts)
     return pd.DataFrame(rows).T.rename_axis(["map", "varies"]).infer_objects().assign(states=size, common=common)
-
-
-def map_stability(agent: PPO, states: StateSet, *, sizes: Sequence[int] = (1200,), fits: int = 3) -> pd.DataFrame:
-    """:func:`tsne_stability`, as notebook 03 and ``save_embedding`` still call it."""
-    clusters_of(agent, "map")
-    return tsne_stability(states, size=sizes[-1] * 7 // 12, starts=fits)
 
 
 def stability_verdict(table: pd.DataFrame) -> str:
