@@ -93,7 +93,7 @@ SETTINGS: dict[str, TaskSettings] = {
     ),
     "mountaincar": TaskSettings(
         timesteps=50_000, net_arch=(64, 64), buffer_size=50_000, batch_size=512, gamma=0.9999, tau=0.01, train_freq=32,
-        gradient_steps=32, ent_coef=0.1, action_noise="ou_1.5", n_prototypes=32,
+        gradient_steps=32, ent_coef=0.1, action_noise="ou_1.5", n_prototypes=32, temperature=0.03,
     ),
     "halfcheetah": replace(_MUJOCO, usage_weight=5.0),
     "humanoid": replace(_MUJOCO, timesteps=2_000_000),
