@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -87,14 +88,20 @@ def add_videos(commands: Any) -> None:
 
 def _run_videos(args: argparse.Namespace) -> None:
     from ..clusters.descriptions import read_descriptions
+    from ..clusters.sentences import write_sentences
+    from ..clusters.states import load_states
     from ..clusters.videos import play_for_videos, save_skill_videos
+    from ..pipeline.workbench import states_file
     from ..runs.folder import load_agent
 
     run, outputs = _run_outputs(args, "clusters")
     agent = load_agent(run.path)
     descriptions = read_descriptions(run.path, agent.config.num_codes)
     episodes = play_for_videos(agent, args.episodes, max_frames=args.frames, max_steps=args.max_steps, seed=args.seed)
-    report = save_skill_videos(agent, outputs, [run.path], episodes, max_frames=args.frames, descriptions=descriptions)
+    how: dict[str, Any] = {"max_frames": args.frames, "descriptions": descriptions}
+    with contextlib.suppress(InterpError):  # sentences need states; those of interp embed, if they are there
+        how["sentences"] = write_sentences(load_states(states_file(outputs.folder, run.name), agent))
+    report = save_skill_videos(agent, outputs, [run.path], episodes, **how)
     print(report.to_string())
     print(f"saved videos in {outputs.folder / run.name}")
 

@@ -105,7 +105,9 @@ class ClusterBrowser:
         """What is common to a cluster's states, statistics and clips."""
         if k not in self._cluster_pictures:  # they take most of a second
             self._cluster_pictures[k] = self._group_pictures(self.study.rows(k), self.study.cluster_clips(k))
-        title = f"Cluster {_chip(k)}{self._sentence(k)}"
+        said = self.study.sentences.get(k)
+        by = f"<br><span class=soft>By the game's concepts: {html.escape(str(said))}</span>" if said else ""
+        title = f"Cluster {_chip(k)}{self._sentence(k)}{by}"
         return self._group_html(title, self.study.cluster(k), self._cluster_pictures[k])
 
     def region_html(self, rows: np.ndarray) -> str:

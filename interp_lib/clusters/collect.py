@@ -20,8 +20,10 @@ from ..agents.sppo.play import play
 from ..common.errors import InterpError
 from ..common.grouping import k_means
 from ..common.storage import atomic_write
+from ..envs.concepts import CONCEPTS, concepts
+from ..envs.gamestate import read_state
 from ..envs.procgen import OBSERVATION_SHAPE, Levels, ProcgenVec
-from .states import COLUMNS, MOST_STATES, StateSet, difference, has_codes, load_states, weights_digest
+from .states import MOST_STATES, StateSet, columns_of, difference, has_codes, load_states, weights_digest
 
 
 def open_states(
@@ -92,6 +94,10 @@ def collect_states(
             )
             transitions = play(agent, env, random_action=random_action, seed=seed)
             for t in tqdm(range(steps), desc="collect", unit="step", disable=not progress):
+                known = {}
+                if "concepts" in meta:  # read before the step that the next transition takes
+                    named = [[*concepts(read_state(state)).values()] for state in env.get_state()]
+                    known = {"concepts": np.array(named, np.float32)}
                 step = next(transitions)
                 if target.failed is not None:
                     break
@@ -101,11 +107,12 @@ def collect_states(
                     **step.embedding._asdict(),
                     **without_codes,
                     **step._asdict(),
+                    **known,
                     "env": np.arange(num_envs),
                     "t": np.full(num_envs, t),
                     "kept": rng.random(num_envs) < keep,
                 }
-                for name in COLUMNS:
+                for name in columns_of(meta):
                     if t == 0:
                         columns[name] = np.empty((steps * num_envs, *row[name].shape[1:]), row[name].dtype)
                     columns[name][part] = row[name]
@@ -149,6 +156,7 @@ def _meta(
         "keep": keep,
         "seed": seed,
         **({} if has_codes(agent) else {"groups": "k-means on h"}),
+        **({"concepts": [*CONCEPTS[agent.config.env]]} if agent.config.env in CONCEPTS else {}),
     }
 
 

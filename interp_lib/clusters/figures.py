@@ -9,11 +9,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from ..common.labels import percent
-from ..common.style import CLUSTER_COLORS, INK, MUTED, cluster_color, show_state
+from ..common.statistics import SIGNIFICANT
+from ..common.style import CLUSTER_COLORS, INK, MUTED, cluster_color, readable_ink, show_state
+from .sentences import Sentence
 
 
 def draw_space(
@@ -50,27 +53,32 @@ def cluster_gallery(
     frames: Mapping[int, np.ndarray],
     shares: Mapping[int, float],
     descriptions: Mapping[int, str] | None = None,
+    sentences: Mapping[int, Sentence] | None = None,
     *,
     titles: Sequence[str] = (),
 ) -> Figure:
-    """One row a cluster: what its mean shows, representative frames, its description if there is one.
+    """One row a cluster: what its mean shows, representative frames, what is said of it if anything is.
 
     Args:
         mean_images: uint8 (64, 64, 3) by cluster; clusters that are not in here are left out.
         frames: uint8 (m, 64, 64, 3) by cluster.
         shares: share of the states by cluster.
-        descriptions: sentence by cluster.
+        descriptions: what somebody wrote, by cluster.
+        sentences: what the game's concepts say, by cluster.
         titles: of the columns of pictures, the mean image's first.
     """
     clusters = sorted(mean_images)
-    described = {k: text for k, text in (descriptions or {}).items() if k in mean_images}
+    described, said = (
+        {k: str(x) for k, x in (of or {}).items() if k in mean_images} for of in (descriptions, sentences)
+    )
+    worded = bool(described or said)
     columns = 1 + max((len(frames[k]) for k in clusters), default=0)
     figure, axes = plt.subplots(
         len(clusters),
-        columns + bool(described),
-        figsize=(1.25 * columns + 1.3 + 2.9 * bool(described), 1.32 * len(clusters)),
+        columns + worded,
+        figsize=(1.25 * columns + 1.3 + 2.9 * worded, 1.32 * len(clusters)),
         squeeze=False,
-        width_ratios=[1] * columns + [2.4] * bool(described),
+        width_ratios=[1] * columns + [2.4] * worded,
     )
     for row, k in zip(axes, clusters, strict=True):
         pictures = [mean_images[k], *frames[k]]
@@ -82,11 +90,16 @@ def cluster_gallery(
             ax.spines[:].set_visible(False)
         for ax in row[len(pictures) :]:
             ax.set_visible(False)
-        if k in described:
-            row[-1].set(visible=True, facecolor="none")
-            words = row[-1].text(0, 0.5, "\n".join(textwrap.wrap(described[k], 38)), fontsize=9, color=INK)
-            # People write dollars, and no formulas.
-            words.set(va="center", linespacing=1.3, parse_math=False)
+        both = k in described and k in said
+        for of, y, side, width, size in ((described, 0.56, "bottom", 38, 9), (said, 0.48, "top", 50, 7)):
+            if k in of:
+                row[-1].set(visible=True, facecolor="none")
+                color = INK if of is described else MUTED
+                words = row[-1].text(
+                    0, y if both else 0.5, "\n".join(textwrap.wrap(of[k], width)), fontsize=size, color=color
+                )
+                # People write dollars, and no formulas.
+                words.set(va=side if both else "center", linespacing=1.3, parse_math=False)
         row[0].spines[:].set(visible=True, color=cluster_color(k), linewidth=3)
         share = percent(shares[k])
         row[0].set_ylabel(
@@ -203,4 +216,44 @@ def plot_groupings(table: pd.DataFrame, agreement: pd.DataFrame) -> Figure:
         ax.set_xlim(left=min(0.0, ax.get_xlim()[0]))
     axes[0].set_yticks(list(places.values()), list(places))
     axes[0].set_ylim(min(places.values()) - 0.6, 0.6)
+    return figure
+
+
+def plot_alignment(table: pd.DataFrame, differences: pd.DataFrame, hidden: Sequence[str] = ()) -> Figure:
+    """Concepts × groupings: what groups tell of each concept, and how far codes are from one other grouping.
+
+    Args:
+        table, differences: of :class:`.alignment.Alignment`, the latter against one grouping.
+        hidden: concepts to mark: a frame doesn't show them.
+    """
+    names = list(table.index.unique("grouping"))
+    told = ((table["balanced accuracy"] - table["chance"]) / (1 - table["chance"])).unstack()[names]
+    told = told.loc[told.mean(axis=1).sort_values(ascending=False).index]
+    nats = table["mutual information (nats)"].unstack().loc[told.index, names]
+    nats = nats.dropna(axis=1, how="all")
+    figure, axes = plt.subplots(
+        1, 3, figsize=(13.5, 0.33 * len(told) + 2.3), sharey=True, width_ratios=[len(names), nats.shape[1], 4.2]
+    )
+    for ax, cells, title in zip(
+        axes, (told, nats), ("balanced accuracy, 0: chance, 1: all", "mutual information (nats)"), strict=False
+    ):
+        most = max(float(np.nanmax(cells.to_numpy())), 0.1)
+        drawn = ax.imshow(cells, cmap="cividis", vmin=0, vmax=most, aspect="auto")
+        for (y, x), value in np.ndenumerate(cells.to_numpy()):
+            ink = readable_ink(to_hex(drawn.cmap(drawn.norm(value))))
+            ax.text(x, y, f"{value:.2f}".replace("-0.00", "0.00"), ha="center", va="center", fontsize=7.5, color=ink)
+        ax.set_xticks(range(cells.shape[1]), cells.columns, rotation=40, ha="right", rotation_mode="anchor")
+        ax.set_title(title, fontsize=10)
+        ax.grid(visible=False)
+    axes[0].set_yticks(range(len(told)), [f"{c} °" if c in hidden else c for c in told.index])
+    last = axes[2]
+    for y, concept in enumerate(told.index):
+        row = differences.loc[concept]
+        ends = [[row["difference"] - row["difference low"]], [row["difference high"] - row["difference"]]]
+        color, fill = (CLUSTER_COLORS[0],) * 2 if row["p"] < SIGNIFICANT else (MUTED, "white")
+        last.errorbar(row["difference"], y, xerr=ends, fmt="o", color=color, mfc=fill, ms=5, lw=1.5)
+    last.axvline(0, color=INK, linewidth=0.8)
+    last.set_title("codes minus k-means on h", fontsize=10)
+    last.set_xlabel("balanced accuracy, on the same levels")
+    last.grid(axis="y", visible=False)
     return figure

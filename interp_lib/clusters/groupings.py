@@ -72,12 +72,12 @@ class Groupings:
 
         states = self.study.states
         h = states.feature
-        found = {RIVAL: self._k_means(h), "k-means on PCA-2 of h": self._k_means(PCA(2).fit_transform(h))}
+        found = {RIVAL: self.k_means(h), "k-means on PCA-2 of h": self.k_means(PCA(2).fit_transform(h))}
         if self._has_codes:
-            found = {CODES: states.code, **found, "k-means on z": self._k_means(states.fdr)}
+            found = {CODES: states.code, **found, "k-means on z": self.k_means(states.fdr)}
         found["HDBSCAN on h"] = _hdbscan(h, sample_rows(states, SAMPLE, seed=self.seed))
         if self.ppo is not None:
-            found[ON_PPO] = self._k_means(self._of_ppo[0])
+            found[ON_PPO] = self.k_means(self._of_ppo[0])
         return found
 
     @cached_property
@@ -94,7 +94,7 @@ class Groupings:
     def _has_codes(self) -> bool:
         return has_codes(self.study.agent)
 
-    def _k_means(self, points: np.ndarray) -> np.ndarray:
+    def k_means(self, points: np.ndarray) -> np.ndarray:
         groups = min(self.study.states.num_codes, len(np.unique(points, axis=0)))
         return k_means(points, groups, self.seed).labels_.astype(np.int64)
 
@@ -120,7 +120,7 @@ class Groupings:
             found[ON_PPO + BY_PPO] = of
         h = _gaussian(states.feature[rows], self.seed)
         env = np.arange(len(h)) % self._envs  # they are independent: any split into environments will do
-        nulls = {RIVAL + NULL: (self._k_means(h), np.zeros(len(h), np.int64))}
+        nulls = {RIVAL + NULL: (self.k_means(h), np.zeros(len(h), np.int64))}
         if self._has_codes:
             code = self._codes_of(h)
             nulls = {CODES + NULL: (code, code), RIVAL + NULL: (nulls[RIVAL + NULL][0], code)}

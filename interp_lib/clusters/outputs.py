@@ -21,16 +21,19 @@ from ..envs.procgen import normalised
 from ..runs.curves import draw_seeds, label_axes
 from ..runs.folder import Run, read_run
 from ..runs.published import published_seeds
+from .alignment import LEAST_LEVELS, LEAST_SHARE, Alignment
 from .counterfactual import Counterfactual
 from .counterfactual_outputs import save_counterfactual
 from .evidence import code_separation, code_usage, temporal_coherence, two_spaces
-from .figures import cluster_gallery, draw_actions, draw_space, plot_groupings, plot_medoids
-from .groupings import CODES, SAMPLE, Groupings
+from .figures import cluster_gallery, draw_actions, draw_space, plot_alignment, plot_groupings, plot_medoids
+from .groupings import CODES, RIVAL, SAMPLE, Groupings
 from .intervention import code_effect
+from .sentences import facts_table, read_back, reading_verdict
 from .stability_outputs import save_retraining, save_tsne_stability
 from .study import QUANTILES, ClusterStudy
 
 Runs = Sequence[Path]
+ALIGNED = 6_000  # states that concepts are aligned over by default: 20 s to see them through an untrained network
 
 EVIDENCE = {
     "code_usage": "Codes in use: those that occur, and perplexity with its 95% interval.",
@@ -115,6 +118,15 @@ def _islands(study: ClusterStudy) -> str:
     return f" {found} (parts of the smallest area with 80% of its density, each with at least 10% of it)."
 
 
+def _said(study: ClusterStudy) -> str:
+    return (
+        " By concepts: the game's own account of the states; shares in the cluster and elsewhere, on half of the "
+        "levels."
+        if study.sentences
+        else ""
+    )
+
+
 def _scale(study: ClusterStudy) -> str:
     scale = study.agent.reward_scale
     return (
@@ -139,11 +151,14 @@ def save_cluster_outputs(
     empty = [str(k) for k in table.index if k not in study.used]
     unused = f" Never used: cluster {', '.join(empty)}." if empty else ""
     outputs.figure(
-        cluster_gallery(study.mean_images(), frames, table["share"].to_dict(), descriptions, titles=titles),
+        cluster_gallery(
+            study.mean_images(), frames, table["share"].to_dict(), descriptions, study.sentences, titles=titles
+        ),
         "cluster_gallery",
         f"Each cluster with its share of n = {kept:,} states: its mean observation (of up to 500 states) minus that of "
         "all states, on grey and enlarged; its medoid among the features h; and the states at quantiles of the "
-        f"distance from it, from other levels where there are. {game}, unseen levels.{unused}{_islands(study)}",
+        f"distance from it, from other levels where there are. {game}, unseen levels.{_said(study)}{unused}"
+        f"{_islands(study)}",
         runs,
     )
     outputs.table(
@@ -154,7 +169,7 @@ def save_cluster_outputs(
         f"of the {int(states.done.sum())} episodes that ended in the recording (the short ones, and with "
         f"{states.meta['random_action']:.0%} random actions, which the value does not reckon with); all in "
         f"{study.unit}{_scale(study)}; the three likeliest actions under the policy; and the description, where "
-        f"somebody has written one. 95% intervals resample environments.{unused}",
+        f"somebody has written one.{_said(study)} 95% intervals resample environments.{unused}",
         runs,
     )
     actions = study.actions
@@ -265,6 +280,62 @@ def save_groupings(groupings: Groupings, outputs: Outputs, runs: Runs) -> None:
         )
 
 
+def save_alignment(alignment: Alignment, outputs: Outputs, runs: Runs) -> None:
+    """Save concepts × groupings: the figure, and tables of what groups tell and of how codes differ."""
+    states, of = alignment.states, alignment.table
+    how = (
+        f"n = {len(alignment.rows):,} states of {states.meta['game']} on {alignment.levels} levels; classes of a "
+        f"concept are its values, quarters of a circle or thirds by quantiles, and what the frame doesn't show; those "
+        f"of fewer than {LEAST_SHARE:.0%} of the states or {LEAST_LEVELS} levels aren't judged. 95% intervals "
+        "resample levels; those of information leave out one at a time."
+    )
+    outputs.figure(
+        plot_alignment(of, alignment.differences.loc[RIVAL], alignment.hidden),
+        "concept_alignment",
+        "What groups of states tell of the game's own concepts. Left: balanced accuracy of the concept's class from "
+        "the group alone on held-out levels, from 0 (chance) to 1; middle: mutual information less its bias; right: "
+        "codes minus k-means on h, filled where p < 5% (Holm over concepts). Pixels: a linear probe, which sees more "
+        f"than a group. Shuffled: codes of other levels, in runs as long. °: a place in the level, which a frame "
+        f"gives away by its background and walls, if at all. {how}",
+        runs,
+    )
+    outputs.table(
+        of, "concept_alignment_table", f"The same with intervals, not rescaled: chance is a column. {how}", runs
+    )
+    outputs.table(
+        alignment.differences,
+        "concept_differences",
+        f"Balanced accuracy by codes minus that by other groupings; p corrected over concepts (Holm). {how}",
+        runs,
+    )
+
+
+def save_sentences(study: ClusterStudy, outputs: Outputs, runs: Runs) -> pd.DataFrame:
+    """Save which facts were chosen to tell clusters apart, and whether a reader can; returns the latter table.
+
+    Raises:
+        InterpError: the states hold no concepts, or are of too few levels.
+    """
+    read = read_back(study.states, study.sentences)
+    outputs.table(
+        facts_table(study.sentences),
+        "cluster_facts",
+        f"Statements that half of the levels of {study.states.meta['game']} chose for each cluster, shares of states "
+        "they are true of there, the difference on a quarter of the levels (95% interval, levels resampled), and "
+        f"whether that confirmed them, so that they are said. n = {study.count:,} states.",
+        runs,
+    )
+    outputs.table(
+        read,
+        "sentences_read",
+        "Share of states that a reader puts in the right cluster, on the last quarter of the levels (95% intervals, "
+        f"levels resampled): from each cluster's facts and share alone; and what that is to be compared with. "
+        f"{reading_verdict(read)}",
+        runs,
+    )
+    return read
+
+
 def save_embedding(
     study: ClusterStudy,
     outputs: Outputs,
@@ -292,10 +363,13 @@ def save_embedding(
             save_evidence(measure(), name, outputs, runs)
         except InterpError as problem:
             problems[name] = str(problem)
+    groupings = Groupings(study, ppo)
     tests: dict[str, Callable[[], object]] = {
         "counterfactual": lambda: save_counterfactual(Counterfactual(study), outputs, runs),
         "map_stability": lambda: save_tsne_stability(states, outputs, runs),
         "retraining": lambda: save_retraining(study, read_run(runs[0]), outputs),
+        "sentences": lambda: save_sentences(study, outputs, runs),
+        "alignment": lambda: save_alignment(Alignment(groupings, ALIGNED), outputs, runs),
     }
     for name, save in tests.items():
         try:
@@ -304,5 +378,5 @@ def save_embedding(
             problems[name] = str(problem)
     save_cluster_outputs(study, outputs, runs, descriptions)
     save_transitions(study, outputs, runs)
-    save_groupings(Groupings(study, ppo), outputs, runs)
+    save_groupings(groupings, outputs, runs)
     return problems

@@ -39,7 +39,7 @@ def export_explorer(
     """Write the states of ``agent`` as one self-contained HTML file.
 
     It holds as many random kept states as fit (at most 4,000), three clips of each cluster, statistics over all kept
-    states, and ``descriptions``.
+    states, ``descriptions``, and what the game's concepts say of each cluster.
 
     Args:
         with_tsne: also offer the t-SNE space of the same states (seconds; left out below 200 states).
@@ -81,7 +81,8 @@ def _clusters(
         group = study.cluster(k)
         cluster: dict[str, Any] = {
             "k": k, "color": cluster_color(k), "ink": readable_ink(cluster_color(k)), "states": group.count,
-            "share": group.share, "levels": group.levels, "description": descriptions.get(k, ""), "clips": [],
+            "share": group.share, "levels": group.levels, "description": descriptions.get(k, ""),
+            "concepts": str(study.sentences.get(k, "")), "clips": [],
         }  # fmt: skip
         mean = study.mean_image(study.rows(k))
         if mean is not None and group.dwell is not None:

@@ -21,6 +21,7 @@ from ..agents.sppo.network import FEATURE_SIZE
 from ..common.errors import InterpError
 from ..common.graphs import CUT, END
 from ..envs.actions import NUM_ACTIONS
+from ..envs.concepts import CONCEPTS
 from ..envs.names import PROCGEN_GAMES
 from ..envs.procgen import OBSERVATION_SHAPE
 
@@ -30,7 +31,6 @@ _SCHEMA: dict[str, tuple[tuple[int, ...], str]] = {
     "done": ((), "b"), "level": ((), "i"), "env": ((), "i"), "t": ((), "i"), "kept": ((), "b"),
     "feature": ((FEATURE_SIZE,), "f"),
 }  # fmt: skip
-COLUMNS = tuple(_SCHEMA)
 MOST_STATES = 2**22  # 4 GB of features
 _META = {"run": str, "timesteps": int, "game": str, "mode": str, "num_codes": int, "steps": int, "num_envs": int}
 GAMMA = 0.999
@@ -56,6 +56,7 @@ class StateSet:
     env: np.ndarray  # int64 (N,), which environment
     t: np.ndarray  # int64 (N,), step since collecting began
     kept: np.ndarray  # bool (N,), belongs to the paper's 80%
+    concepts: np.ndarray | None = None  # float32 (N, C), those of CONCEPTS[game]; None: another game, an older file
 
     def __len__(self) -> int:
         return len(self.code)
@@ -75,6 +76,17 @@ class StateSet:
                 return file["obs"][unique][inverse]
         except (OSError, KeyError, ValueError, IndexError) as error:
             raise InterpError(f"{self.path}: frames can't be read ({error}). Delete it and collect again.") from error
+
+    @property
+    def concept_table(self) -> pd.DataFrame:
+        """:attr:`concepts` with their names, a row a state; NaN is what the frame doesn't show.
+
+        Raises:
+            InterpError: none were recorded.
+        """
+        if self.concepts is None:
+            raise InterpError(f"{self.path} holds no concepts. Games that have: {', '.join(CONCEPTS)}. Collect again.")
+        return pd.DataFrame(self.concepts, columns=[*CONCEPTS[self.meta["game"]]])
 
     @property
     def map(self) -> str:
@@ -123,7 +135,7 @@ def load_states(path: Path | str, agent: PPO | None = None) -> StateSet:
         with h5py.File(path) as file:
             meta = _meta_of(file)
             _check_columns(file, meta)
-            states = StateSet(path, meta, **{name: file[name][:] for name in COLUMNS})
+            states = StateSet(path, meta, **{name: file[name][:] for name in columns_of(meta)})
         _check_values(states)
     except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise InterpError(f"{path} is damaged or no embedding file ({error}). Delete it and collect again.") from error
@@ -149,10 +161,16 @@ def _meta_of(file: h5py.File) -> dict[str, Any]:
     return meta
 
 
+def columns_of(meta: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]:
+    """The columns of a file; concepts that are named otherwise today are as good as none."""
+    names = [*CONCEPTS.get(meta["game"], ())]
+    return _SCHEMA | ({"concepts": ((len(names),), "f")} if names and meta.get("concepts") == names else {})
+
+
 def _check_columns(file: h5py.File, meta: Mapping[str, Any]) -> None:
     """Shapes and kinds before anything is read: a few bytes of HDF5 can claim any size, all of it zeros."""
     size = meta["steps"] * meta["num_envs"]
-    for name, (row, kind) in (*_SCHEMA.items(), ("obs", (OBSERVATION_SHAPE, "u"))):
+    for name, (row, kind) in (*columns_of(meta).items(), ("obs", (OBSERVATION_SHAPE, "u"))):
         column = file[name]
         if not isinstance(column, h5py.Dataset) or column.shape != (size, *row) or column.dtype.kind != kind:
             raise ValueError(f"{name} is not of {size} rows of shape {row}")
@@ -166,6 +184,8 @@ def _check_values(states: StateSet) -> None:
     for name in ("fdr", "value", "reward", "feature"):
         if not np.isfinite(getattr(states, name)).all():
             raise ValueError(f"{name} is not finite")
+    if states.concepts is not None and np.isinf(states.concepts).any():
+        raise ValueError("concepts are not finite")
     for name, end in (("code", states.num_codes), ("action", NUM_ACTIONS), ("level", 2**31)):
         values = getattr(states, name)
         if values.min() < 0 or values.max() >= end:
@@ -189,6 +209,8 @@ def difference(meta: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None
         return f"holds states of {meta.get('game')}, not of {wanted['game']}"
     if meta.get("weights") != wanted["weights"]:
         return f"holds states of another {wanted['game']} agent, or of this one before its last training"
+    if "concepts" in wanted and meta.get("concepts") != wanted["concepts"]:
+        return f"holds other concepts than are read of {wanted['game']} now, or none"
     different = [f"{key} {meta.get(key)}, not {value}" for key, value in wanted.items() if meta.get(key) != value]
     return f"was collected with {' and '.join(different)}" if different else None
 

@@ -24,6 +24,7 @@ from ..common.statistics import Interval, columns, group_sums, ratio_interval
 from ..common.style import show_deviation
 from ..envs.actions import ACTION_EFFECTS, by_effect
 from .islands import islands
+from .sentences import Sentence, write_sentences
 from .states import StateSet, clusters_of, episode_rows, return_to_go, sample_rows, stretches, weights_digest
 
 QUANTILES = (0.25, 0.5, 0.75, 0.95)  # of the distance from the medoid: the frames that stand for a cluster
@@ -234,9 +235,15 @@ class ClusterStudy:
         env, n = self.states.env[rows], self.states.meta["num_envs"]
         return ratio_interval(group_sums(values[rows], env, n), group_sums(np.ones(len(rows)), env, n))
 
+    @cached_property
+    def sentences(self) -> dict[int, Sentence]:
+        """What the game's concepts say of each cluster (:mod:`.sentences`); {} where none were recorded."""
+        return write_sentences(self.states)
+
     def described(self, descriptions: Mapping[int, str] | None) -> pd.DataFrame:
-        """:attr:`table` with a column of what somebody wrote about each cluster."""
-        return self.table.assign(description=[(descriptions or {}).get(k, "") for k in self.table.index])
+        """:attr:`table` with columns of what somebody wrote about each cluster, and of :attr:`sentences`."""
+        said = {"description": descriptions or {}, **({"concepts": self.sentences} if self.sentences else {})}
+        return self.table.assign(**{name: [str(of.get(k, "")) for k in self.table.index] for name, of in said.items()})
 
     def region(self, rows: np.ndarray) -> Group:
         """What any set of rows has in common."""

@@ -13,6 +13,7 @@ from ..agents.sppo.play import Episode, play_episodes
 from ..common.errors import InterpError
 from ..common.outputs import Outputs
 from ..envs.procgen import Levels, ProcgenVec
+from .sentences import Sentence
 from .sequences import sequence_verdict, typical_sequences
 from .skills import find_stretches, frames_in, stretch_clips, success_rule, successful
 from .states import clusters_of
@@ -49,11 +50,13 @@ def save_skill_videos(
     *,
     max_frames: int = 480,
     descriptions: Mapping[int, str] | None = None,
+    sentences: Mapping[int, Sentence] | None = None,
 ) -> pd.DataFrame:
     """Film every cluster that shows up in successful ``episodes`` (MP4, 512 × 512, 8 frames/s; a small WebP beside it).
 
     Returns:
-        a row a cluster: stretches, frames, episodes, and the shortfall against ``max_frames``.
+        a row a cluster: stretches, frames, episodes, the shortfall against ``max_frames``, and what ``descriptions``
+        and ``sentences`` say of it.
 
     Raises:
         InterpError: the agent has no clusters.
@@ -66,11 +69,12 @@ def save_skill_videos(
         stretches = find_stretches(episodes, k, max_frames=max_frames)
         frames, used = frames_in(stretches), len({s.episode for s in stretches})
         missing = max(max_frames - frames, 0)
+        text, concepts = (str((of or {}).get(k, "")) for of in (descriptions, sentences))
+        said = {"description": text, "concepts": concepts}
         report.append(
-            {"cluster": k, "stretches": len(stretches), "frames": frames, "episodes": used, "missing": missing}
+            {"cluster": k, "stretches": len(stretches), "frames": frames, "episodes": used, "missing": missing, **said}
         )
         if stretches:
-            text = (descriptions or {}).get(k, "")
             seen = f" ({text.rstrip('.')})" if text else ""
             short = f", {missing} fewer than asked for: it seldom lasts 5 steps in them" if missing else ""
             outputs.video(
@@ -78,7 +82,8 @@ def save_skill_videos(
                 f"skill_{k}",
                 f"Cluster {k} of {agent.config.env}{seen}: {len(stretches)} stretches of 5 to "
                 f"20 steps from {used} good episodes on unseen levels ({bar}; "
-                f"{len(chosen)} of {len(episodes)} episodes qualify), {frames} frames at 8 a second{short}.",
+                f"{len(chosen)} of {len(episodes)} episodes qualify), {frames} frames at 8 a "
+                f"second{short}.{' By concepts: ' * bool(concepts)}{concepts}",
                 runs,
                 fps=8,
                 animation=ANIMATION_FRAMES,

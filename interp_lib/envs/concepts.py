@@ -29,15 +29,17 @@ _NEAR = 0.01  # set_action_xy: how far below its feet and within its sides a bod
 
 
 class Concept(NamedTuple):
-    """What a number of :func:`concepts` is: its unit (``"yes/no"`` for 1 and 0) and a phrase for it."""
+    """What a number of :func:`concepts` is: its unit (``"yes/no"`` for 1 and 0), a phrase for it, and whether a frame
+    shows it; what it doesn't show can still be known by what it goes along with."""
 
     unit: str
     phrase: str
+    shown: bool = True
 
 
 _BODY = {
-    "x": Concept("cells", "place along the level"),
-    "y": Concept("cells", "height in the level"),
+    "x": Concept("cells", "place along the level", shown=False),
+    "y": Concept("cells", "height in the level", shown=False),
     "vx": Concept("cells/step", "speed to the right"),
     "vy": Concept("cells/step", "speed upwards"),
 }
@@ -52,7 +54,7 @@ _DROP = {"ledge_drop": Concept("cells", "depth of the fall at the ledge")}
 _GOAL = {
     "goal_ahead": Concept("cells", "distance to the goal in the frame"),
     "goal_above": Concept("cells", "height of the goal in the frame above the agent"),
-    "level_left": Concept("cells", "way to the goal along the level, in the frame or not"),
+    "level_left": Concept("cells", "way to the goal along the level, in the frame or not", shown=False),
 }
 #: Game → concept → what it is. Ahead is to the right in CoinRun and Ninja, where the agent faces in Jumper, and up in
 #: FruitBot.
@@ -67,6 +69,7 @@ CONCEPTS: Mapping[str, Mapping[str, Concept]] = {
     },
     "fruitbot": {
         **_BODY,
+        "x": Concept("cells", "place across the level"),
         "wall_ahead": Concept("cells", "distance to the next wall"),
         "gap_offset": Concept("cells", "how far right of the agent the next gap's middle is"),
         "gap_width": Concept("cells", "width of the next gap"),
@@ -79,7 +82,7 @@ CONCEPTS: Mapping[str, Mapping[str, Concept]] = {
         "junk_ahead": Concept("cells", "distance to the next bad food straight on"),
         "junk_offset": Concept("cells", "how far right of the agent the nearest bad food is"),
         "goal_ahead": Concept("cells", "distance to the presents in the frame"),
-        "level_left": Concept("cells", "way to the presents, in the frame or not"),
+        "level_left": Concept("cells", "way to the presents, in the frame or not", shown=False),
     },
     "jumper": {
         **_BODY, **_LEGS, **_DROP,
@@ -89,8 +92,8 @@ CONCEPTS: Mapping[str, Mapping[str, Concept]] = {
         "spike_ahead": Concept("cells", "distance to the next spike"),
         "goal_bearing": Concept("degrees", "direction of the carrot, as the compass shows: 0 right, 90 up"),
         "goal_distance": Concept("cells", "distance to the carrot, as the compass shows"),
-        "goal_right": Concept("cells", "how far right of the agent the carrot is"),
-        "goal_above": Concept("cells", "height of the carrot above the agent"),
+        "goal_right": Concept("cells", "how far right of the agent the carrot is", shown=False),
+        "goal_above": Concept("cells", "height of the carrot above the agent", shown=False),
     },
     "ninja": {
         **_BODY, **_LEGS,
