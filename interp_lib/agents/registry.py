@@ -87,7 +87,7 @@ _PROCGEN: dict[str, Any] = {
     "train": "sppo.training:train_run",
     "state": "training_state.pt",
     "procgen": True,
-    "options": ("device", "save_seconds", "keep_every"),
+    "options": ("device", "save_seconds", "keep_every", "compile", "env_threads"),
     "seed": 2021,
 }
 _CONTINUOUS: dict[str, Any] = {
@@ -95,7 +95,7 @@ _CONTINUOUS: dict[str, Any] = {
     "train": "protosac.training:train_run",
     "state": "training_state.zip",
     "procgen": False,
-    "options": ("eval_every", "eval_episodes", "video_every"),
+    "options": ("eval_every", "eval_episodes", "video_every", "compile"),
     "seed": 0,
 }
 _RECORDS = (

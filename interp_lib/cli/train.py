@@ -39,6 +39,16 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "metavar": "N",
         "help": "also keep the weights after every N steps, in RUN/steps/ (default: only the last)",
     },
+    "compile": {
+        "choices": ("auto", "yes", "no"),
+        "default": "auto",
+        "help": "compile updates, and capture them on a GPU; auto: where that is known to pay (default: auto)",
+    },
+    "env_threads": {
+        "type": int,
+        "metavar": "N",
+        "help": "threads that step environments (default: none on a CPU; beside a GPU half of the cores, at most 8)",
+    },
     "eval_every": {
         "type": int,
         "metavar": "N",
@@ -47,6 +57,8 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "eval_episodes": {"type": int, "default": 5, "metavar": "N", "help": "an evaluation (default: 5)"},
     "video_every": {"type": int, "metavar": "N", "help": "film an episode every N steps (videos/*.mp4)"},
 }
+
+_COMPILE: dict[str, Any] = {"auto": "auto", "yes": True, "no": False}
 
 
 def add_train(commands: Any) -> None:
@@ -130,7 +142,7 @@ def _run_train(args: argparse.Namespace) -> int:
         options=options,
         resume=args.resume,
         max_minutes=args.max_minutes,
-        **{name: getattr(args, name) for name in record.options},
+        **{name: getattr(args, name) for name in record.options} | {"compile": _COMPILE[args.compile]},
         tensorboard=args.tensorboard,
         progress=not args.quiet,
     )

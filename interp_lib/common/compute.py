@@ -57,7 +57,7 @@ LONG = 1 << 20  # … unless an operand or the product has this many entries
 
 def multiply(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """``x @ y`` of two matrices without gradients; float32 on a CPU by oneDNN where that is faster."""
-    usual = x.device.type == "cpu" and x.dtype == y.dtype == torch.float32
+    usual = x.device.type == "cpu" and x.dtype == y.dtype == torch.float32 and not torch.compiler.is_compiling()
     wide = min(*x.shape, *y.shape) >= NARROW
     if usual and (wide or max(x.numel(), y.numel(), len(x) * y.shape[1]) >= LONG) and prefers_onednn():
         return torch.ops.mkldnn._linear_pointwise(x, y.t(), None, "none", [], "")

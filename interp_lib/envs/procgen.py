@@ -191,8 +191,8 @@ class ProcgenGroups:
     """``num_envs`` environments in equal groups that can step independently of each other (double buffering).
 
     Args:
-        groups: how many; while one group is stepped by its own threads, the actions of the next can be computed.
-        seed: of the first group; the others draw other levels.
+        groups: how many; while one group is stepped by its own threads, the actions of the next can be computed. Which
+            levels are drawn doesn't depend on it.
         **options: see :class:`ProcgenVec`.
     """
 
@@ -202,8 +202,12 @@ class ProcgenGroups:
         if num_envs % groups:
             raise InterpError(f"{num_envs} environments can't be stepped in {groups} equal groups.")
         each = num_envs // groups
-        self.groups = [ProcgenVec(game, each, levels, seed=seed + 5_000 * i, **options) for i in range(groups)]
+        self.groups = [ProcgenVec(game, each, levels, seed=seed, **options) for _ in range(groups)]
         self.rows = [slice(i * each, (i + 1) * each) for i in range(groups)]
+        if groups > 1:  # the environments of one group, which all draw levels of their own
+            whole = ProcgenVec(game, num_envs, levels, seed=seed)
+            self.set_state(whole.get_state())
+            whole.close()
 
     @property
     def observation(self) -> np.ndarray:

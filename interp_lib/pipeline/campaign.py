@@ -5,7 +5,7 @@
 
 A slice is one `interp train … --resume --max-minutes M` in a process of its own, so a campaign can be interrupted or
 killed at any moment and started again: what a run's last checkpoint holds is kept, and released runs are replaced
-whole or not at all.
+whole or not at all. Several runs on one GPU share it by MPS (:mod:`.sharing`).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from ..common.processes import ends_with_us
 from ..common.storage import read_file
 from ..runs.folder import read_run
 from ..runs.training import being_trained
+from .sharing import shared_gpu
 from .workbench import Target
 
 COLUMNS = ("algorithm", "env", "seed", "timesteps")
@@ -120,7 +121,8 @@ class Campaign:
         slice_minutes: after this long a run stops cleanly, and whatever then comes first in the table goes on.
         max_minutes: no slice begins or goes on after this; None trains until everything is released.
         threads: CPU threads of each run.
-        device: see `interp train`; only PPO and SPPO use it.
+        device: see `interp train`; only PPO and SPPO use it. Jobs on a GPU that is named share the cores that step
+            their environments.
         episodes: evaluated a side for a release; None as `interp checkpoints release`.
         say: called with a line for each thing that happens.
     """
@@ -148,20 +150,27 @@ class Campaign:
         if self.jobs < 1 or self.threads < 1 or self.slice_minutes <= 0:
             raise InterpError("jobs and threads must be at least 1, and slices longer than 0 minutes.")
         deadline = time.monotonic() + 60 * self.max_minutes if self.max_minutes is not None else float("inf")
+        with shared_gpu(self.device, self.jobs, say=self.say) as environment:
+            return self._work(deadline, {**environment, "OMP_NUM_THREADS": str(self.threads)})
+
+    def _work(self, deadline: float, environment: dict[str, str]) -> dict[str, str]:
         working: dict[str, subprocess.Popen] = {}
         failed: dict[str, str] = {}
         try:
             while True:
                 for name in [name for name, process in working.items() if process.poll() is not None]:
+                    at_work = list(working)
                     if working.pop(name).returncode:
                         failed[name] = self._last_line(name)
-                    self.say(f"{name}: " + (f"failed. {failed[name]}" if name in failed else self._reached(name)))
+                    self.say(
+                        f"{name}: " + (f"failed. {failed[name]}" if name in failed else self._reached(name, at_work))
+                    )
                 while len(working) < self.jobs and (minutes := (deadline - time.monotonic()) / 60) > 0:
                     found = standings(self.targets, self.runs_dir, self.checkpoints)
                     upcoming = next_target(found, {*failed, *working})
                     if upcoming is None:
                         break
-                    working[upcoming.target.name] = self._begin(upcoming, min(minutes, self.slice_minutes))
+                    working[upcoming.target.name] = self._begin(upcoming, min(minutes, self.slice_minutes), environment)
                 if not working:
                     return failed
                 time.sleep(POLL_SECONDS)
@@ -172,7 +181,7 @@ class Campaign:
             for process in working.values():
                 process.wait()
 
-    def _begin(self, standing: Standing, minutes: float) -> subprocess.Popen:
+    def _begin(self, standing: Standing, minutes: float, environment: dict[str, str]) -> subprocess.Popen:
         """Start a slice of training, or the release of a run that is trained."""
         target = standing.target
         if standing.steps_left == 0:
@@ -188,7 +197,7 @@ class Campaign:
                 ends_with_us(sys.executable, "-m", "interp_lib.cli", *map(str, command)),
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "OMP_NUM_THREADS": str(self.threads)},
+                env=environment,
                 process_group=0,
             )
 
@@ -204,7 +213,11 @@ class Campaign:
         begun = standing.trained or any((run_dir / n).exists() for n in ("config.json", "training_state.zip"))
         command = ["train", target.algorithm, target.env, "--seed", target.seed, "--run-dir", run_dir, "--quiet"]
         command += ["--timesteps", target.timesteps, "--max-minutes", f"{minutes:.3f}", "--threads", self.threads]
-        return command + ["--resume"] * bool(begun) + ["--device", self.device] * procgen
+        if procgen:
+            command += ["--device", self.device]
+            if self.device.startswith("cuda"):
+                command += ["--env-threads", max((os.cpu_count() or 1) // self.jobs, 1)]
+        return command + ["--resume"] * bool(begun)
 
     def _log(self, name: str) -> Path:
         return self.runs_dir / f"{name}.log"
@@ -214,9 +227,15 @@ class Campaign:
         lines = [line for line in lines if line.strip()]
         return lines[-1].removeprefix("interp: ") if lines else f"See {self._log(name)}."
 
-    def _reached(self, name: str) -> str:
+    def _reached(self, name: str, at_work: Sequence[str]) -> str:
         trained, released = _steps(self.runs_dir / name), _steps(self.checkpoints / name)
-        return f"{trained:,} steps trained, {released:,} released"
+        rates = {other: _rate(self.runs_dir / other) for other in at_work}
+        line = f"{trained:,} steps trained, {released:,} released"
+        if rates[name]:
+            line += f", {rates[name]:,.0f} steps/s"
+        if len(rates) > 1 and all(rates.values()):
+            line += f" of {sum(filter(None, rates.values())):,.0f} in the {len(rates)} runs at work"
+        return line
 
 
 def render_standings(found: Sequence[Standing], *, only_left: bool = False) -> str:

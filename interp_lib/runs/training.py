@@ -6,13 +6,16 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..agents.registry import ALGORITHMS
 from ..common.errors import InterpError
 from ..common.storage import read_file
 from ..envs.names import check_seed
 from .folder import Run, check_weights, read_run
+
+if TYPE_CHECKING:
+    from ..common.acceleration import Compile
 
 
 def train(
@@ -32,6 +35,8 @@ def train(
     video_every: int | None = None,
     tensorboard: bool = False,
     device: str = "auto",
+    compile: Compile = "auto",
+    env_threads: int | None = None,
     progress: bool = True,
 ) -> Path:
     """Train ``algorithm`` on ``env`` until ``timesteps`` in all and leave a run folder.
@@ -44,7 +49,8 @@ def train(
             another learning rate and precision; the other hyper-parameters, and the seed, stay as they are.
         max_minutes: stop cleanly after this many minutes; ``resume`` continues.
         save_seconds: PPO and SPPO: least time between two checkpoints; with 0 every update is one.
-        keep_every: PPO and SPPO: see :meth:`.PPO.learn`.
+        keep_every, env_threads: PPO and SPPO: see :meth:`.PPO.learn`.
+        compile: whether to go the faster ways that take a while to prepare; ``"auto"``: where they are known to pay.
         tensorboard: also write the learning curve to ``run_dir/tensorboard``.
         eval_every, eval_episodes, video_every: SAC and ProtoSAC: see agents.protosac.training.train_run.
 
@@ -73,7 +79,7 @@ def train(
     if record.procgen and run is None:
         record.settings_class.from_dict({"env": env, "seed": seed, **(options or {})})
     others = {"device": device, "save_seconds": save_seconds, "eval_every": eval_every, "eval_episodes": eval_episodes}
-    others |= {"video_every": video_every, "keep_every": keep_every}
+    others |= {"video_every": video_every, "keep_every": keep_every, "compile": compile, "env_threads": env_threads}
     with _only_trainer_of(run_dir):
         if run is not None and not os.path.lexists(run_dir / record.state):
             check_weights(run)  # training goes on from them

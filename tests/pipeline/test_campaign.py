@@ -101,6 +101,24 @@ def test_standings_are_read_from_the_run_folders(tmp_path, tiny_sppo):
     assert found.state == "begun" and found.hours_left == pytest.approx(found.steps_left / found.rate / 3600)
 
 
+def test_runs_that_share_a_gpu_share_the_cores_and_say_how_fast_they_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    targets = [Target("sppo", "ninja", seed, 1000) for seed in (0, 1)]
+    for target, rates in zip(targets, ((1.0, 3000.0, 4000.0, 5000.0), (6000.0,)), strict=True):
+        curve = tmp_path / target.name / "progress.csv"
+        curve.parent.mkdir()
+        rows = "".join(f"{step},0,{rate}\n" for step, rate in enumerate(rates, start=1))
+        curve.write_text("total_timesteps,eprewmean,fps\n" + rows)
+    campaign = Campaign(targets, tmp_path, tmp_path / "checkpoints", jobs=8, device="cuda")
+    command = campaign._slice(Standing(targets[0], 0, 0, False, None), 1.0)
+    assert command[command.index("--env-threads") + 1] == 2 and command[command.index("--device") + 1] == "cuda"
+    campaign.device = "cpu"
+    assert "--env-threads" not in campaign._slice(Standing(targets[0], 0, 0, False, None), 1.0)
+    names = [target.name for target in targets]
+    alone, both = (campaign._reached(names[0], names[:n]) for n in (1, 2))
+    assert alone.endswith(", 3,500 steps/s") and both.endswith(", 3,500 steps/s of 9,500 in the 2 runs at work")
+
+
 def test_two_processes_never_train_one_run(tmp_path):
     from filelock import FileLock
 

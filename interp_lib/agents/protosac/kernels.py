@@ -10,14 +10,13 @@ Nearly all of the gain is the first. On one thread of that machine, which other 
 benchmarks/protosac_throughput.py counted 1.32 times the gradient steps of Stable-Baselines3's SAC on HalfCheetah and
 1.33 times on Pendulum, and without oneDNN's products 1.01 and 1.02 times.
 
-On Intel's CPUs, where MKL is at home, long runs gain by compiling the update instead (:class:`Compiled`). An update on
-a CPU is half small operations, five hundred of them; compiled, those that follow one another become one. On one thread
-of a Xeon without bf16 the same benchmark counted 1.29 and 1.34 times; not compiled, 0.99 and 0.97 times.
+On Intel's CPUs, where MKL is at home, long runs gain by compiling the update instead (:meth:`Losses.compiled`). An
+update on a CPU is half small operations, five hundred of them; compiled, those that follow one another become one. On
+one thread of a Xeon without bf16 the same benchmark counted 1.29 and 1.34 times; not compiled, 0.99 and 0.97 times.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
@@ -135,36 +134,6 @@ class FastCritic(ContinuousCritic):
         return tuple(run_mlp(cast(nn.Sequential, network), x, frozen=frozen) for network in self.q_networks)
 
 
-class Compiled:
-    """A loss through torch.compile; as it is where compiling fails, which is said once.
-
-    The gradient is compiled when it is first asked for, so the first call asks for it: later would be too late to turn
-    back. What that leaves in the parameters' ``grad`` is for an optimiser's ``zero_grad`` to clear. ``loss`` is the
-    scalar to differentiate in what ``function`` returns.
-    """
-
-    def __init__(self, function: Callable[..., Any], loss: Callable[[Any], torch.Tensor] = lambda result: result):
-        self._plain, self._function = function, torch.compile(function, dynamic=False)
-        self._loss, self._tried = loss, False
-
-    def __call__(self, *args: Any) -> Any:
-        if not self._tried:
-            self._try(*args)
-        return self._function(*args)
-
-    def _try(self, *args: Any) -> None:
-        self._tried = True
-        try:
-            # PyTorch's compiler warns of its own deprecated parts. The numbers drawn here are drawn again.
-            with warnings.catch_warnings(), torch.random.fork_rng():
-                warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
-                self._loss(self._function(*args)).backward()
-        except torch._dynamo.exc.TorchDynamoException as error:  # no compiler that works, an operation it can't
-            reason = str(error).strip().splitlines()[0]
-            warnings.warn(f"the update could not be compiled and runs as it is, slower: {reason}", stacklevel=4)
-            self._function = self._plain
-
-
 class Losses(NamedTuple):
     """The two functions an update differentiates (losses.py)."""
 
@@ -173,4 +142,4 @@ class Losses(NamedTuple):
 
     def compiled(self) -> Losses:
         """Their twins, to be compiled at the first call."""
-        return Losses(Compiled(self.critic), Compiled(self.actor, lambda result: result.total))
+        return Losses(torch.compile(self.critic, dynamic=False), torch.compile(self.actor, dynamic=False))

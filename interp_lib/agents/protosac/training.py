@@ -18,6 +18,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 from tqdm.auto import tqdm
 
+from ...common.acceleration import Compile
 from ...common.compute import keep_large_allocations
 from ...common.errors import InterpError
 from ...common.storage import read_json, remove_temporaries
@@ -89,6 +90,7 @@ def train_run(
     eval_episodes: int = 5,
     video_every: int | None = None,
     tensorboard: bool = False,
+    compile: Compile = "auto",
     progress: bool = True,
 ) -> Path:
     """Train SAC or ProtoSAC and leave a run folder: config.json, policy.safetensors, progress.csv, training state.
@@ -106,6 +108,7 @@ def train_run(
         overrides: settings to replace (settings.TaskSettings); a resumed run has its own.
         max_minutes: wall-clock budget of this call, minutes.
         eval_every: evaluate with deterministic actions every so many steps, into evaluations.csv (callbacks.py).
+        compile: see :class:`.FastSAC`.
         video_every: film an episode every so many steps, into videos/.
         The others: see runs.training.train.
 
@@ -148,6 +151,8 @@ def train_run(
     else:
         agent = make_agent(algorithm, make_task_vec(name, settings.n_envs, seed), settings, seed)
         agent.task = name
+
+    agent.compile = compile
 
     extras: list[BaseCallback] = []
     if eval_every is not None:

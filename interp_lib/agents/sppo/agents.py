@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from ...common.acceleration import Compile
 from ...common.compute import choose_device, has_fast_bf16, keep_large_allocations
 from ...common.errors import InterpError
 from ...common.provenance import provenance
@@ -133,6 +134,8 @@ class PPO:
         save_seconds: float = 30.0,
         keep_every: int | None = None,
         tensorboard: bool = False,
+        compile: Compile = "auto",
+        env_threads: int | None = None,
     ) -> Self:
         """Train until ``total_timesteps`` environment steps in all (rounded up to whole updates).
 
@@ -145,6 +148,8 @@ class PPO:
             keep_every: also keep config and weights for good, in ``run_dir/steps/<timesteps>``, after the update that
                 completes so many steps, twice as many, and so on; such a folder can be loaded, but not resumed.
             tensorboard: also write the learning curve to ``run_dir/tensorboard``.
+            compile: whether to capture acting and to compile learning, see :meth:`.Trainer.accelerate`.
+            env_threads: C++ threads that step the environments; None: half of the cores beside a GPU, eight at most.
 
         Ctrl-C loses what came after the last checkpoint; :meth:`load_run` with ``resume`` goes on from there. Under
         ``torchrun`` the processes train together (:mod:`.parallel`); the first one writes the run folder and shows
@@ -157,6 +162,8 @@ class PPO:
             raise InterpError(f"timesteps must be positive, not {total_timesteps}.")
         if keep_every is not None and keep_every <= 0:
             raise InterpError(f"keep_every must be positive, not {keep_every}.")
+        if env_threads is not None and env_threads < 0:
+            raise InterpError(f"env_threads must be at least 0, not {env_threads}.")
         if self.timesteps >= total_timesteps:
             return self  # nothing to do, so nothing to write down either
         if self.device.type == "cpu":
@@ -177,6 +184,9 @@ class PPO:
         bar = tqdm(total=total_timesteps, initial=trainer.timesteps, unit="step", desc=name, disable=hidden)
         self._set_training_precision(on=True)
         try:
+            if env_threads is not None:
+                trainer.regroup(threads=env_threads)
+            trainer.accelerate(compile, total_timesteps - trainer.timesteps)
             while trainer.timesteps < total_timesteps:
                 row = trainer.update()
                 self._count(trainer)
@@ -252,6 +262,7 @@ class PPO:
         return wanted == "bf16" or (wanted == "auto" and has_fast_bf16(self.device))
 
     def _set_training_precision(self, *, on: bool) -> None:
+        torch.backends.cudnn.benchmark = on  # tries each convolution's algorithms where it is first met
         self.network.encoder.bf16 = on and self._trains_in_bf16
 
     def _save_checkpoint(self, run_dir: Path) -> None:

@@ -112,18 +112,18 @@ def _product_gradients(grad: Tensor, x: Tensor, y: Tensor, scale: float, bf16: b
 
 
 def conv_pool(x: Tensor, conv: nn.Conv2d) -> Tensor:
-    """:func:`.network.conv_pool`, to the bit."""
-    if torch.is_grad_enabled():
+    """:func:`.network.conv_pool`, to the bit. What is compiled, and a GPU, is fastest with the two as they are."""
+    if torch.is_grad_enabled() and x.device.type == "cpu" and not torch.compiler.is_compiling():
         return _ConvMaxPool.apply(x, conv.weight, conv.bias)
     return max_pool(conv(as_float(x)))
 
 
 def max_pool(x: Tensor) -> Tensor:
-    """Max-pool 3, stride 2 of (n, c, h, w) with even h and w, padded after the last row and column only; no gradient.
+    """Max-pool 3, stride 2 of (n, c, h, w) with even h and w, padded after the last row and column only.
 
     That is TensorFlow's 'SAME', which ``ceil_mode`` gives: the last window hangs over the right and bottom edge.
     """
-    if x.device.type != "cpu":
+    if x.device.type != "cpu" or torch.is_grad_enabled():
         return F.max_pool2d(x, kernel_size=3, stride=2, ceil_mode=True)
     for dim in (3, 2):  # nobody needs the argmax here, and comparing slices is three times as fast
         even, odd = x.unflatten(dim, (-1, 2)).unbind(dim + 1)

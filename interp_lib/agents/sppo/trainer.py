@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from ...common.acceleration import EXACT, ROUNDED, Capture, Checked, Compile, captured, cuda_graph
 from ...common.errors import InterpError
 from ...envs.names import MOST_SEEDS
 from ...envs.procgen import OBSERVATION_SHAPE, Levels, ProcgenGroups, best_score, can_restore
@@ -27,6 +30,8 @@ PROGRESS_COLUMNS = (
     "vq_loss", "approxkl", "clipfrac", "explained_variance", "fps", "time_elapsed", "skill_weight", "code_perplexity",
 )  # fmt: skip
 
+_PREPARING_PAYS = 1_000_000  # steps: three minutes and more at what was measured before anything was compiled
+
 
 class Trainer:
     """Owns everything that changes during training; the network is shared with the agent.
@@ -36,7 +41,7 @@ class Trainer:
         config: PPOConfig trains PPO, SPPOConfig trains SPPO.
         env_groups: groups of environments that step while the network acts for another; None: two beside a GPU, which
             then never waits for all of them, and one on a CPU, which has no core to spare.
-        env_threads: C++ stepping threads of each group; None: shares of the cores beside a GPU, else none.
+        env_threads: C++ stepping threads of all groups; None: half of the cores beside a GPU, eight at most, else none.
 
     Under ``torchrun`` this is one of several workers, which share the environments. The statistics of rewards and
     episodes are those of all environments and the same in every worker.
@@ -50,10 +55,10 @@ class Trainer:
     ) -> None:
         self.network, self.config = network, config
         self.device = next(network.parameters()).device
-        on_gpu = self.device.type == "cuda"
-        self._env_groups = env_groups or (2 if on_gpu and config.num_envs % 2 == 0 else 1)
-        cores = max((os.cpu_count() or 1) // (2 * self._env_groups), 1)
-        self._env_threads = (min(cores, 4) if on_gpu else 0) if env_threads is None else env_threads
+        self._on_gpu = self.device.type == "cuda"
+        self._env_groups = env_groups or (2 if self._on_gpu and config.num_envs % 2 == 0 else 1)
+        half = max((os.cpu_count() or 1) // 2, 1)
+        self._env_threads = (min(half, 8) if self._on_gpu else 0) if env_threads is None else env_threads
         self.workers = Workers(self.device)
         self.workers.same_start(network.parameters())
         self.own_envs = self.workers.share(config.num_envs)
@@ -65,7 +70,9 @@ class Trainer:
                 f"multiple of num_minibatches = {config.num_minibatches}."
             )
         self.env = self._make_env(self._own_seed(config.seed))
-        self.obs = self.env.observation
+        # From page-locked memory a GPU copies by itself.
+        self.obs = torch.empty((self.num_envs, *OBSERVATION_SHAPE), dtype=torch.uint8, pin_memory=self._on_gpu).numpy()
+        self.obs[:] = self.env.observation
         self.updater = Updater(network, config, self.workers)
         self.normalizer = RewardNormalizer(config.num_envs)
         self.episodes = EpisodeStatistics(config.num_envs)
@@ -74,13 +81,61 @@ class Trainer:
         self.new_dice: int | None = None  # the seed they start from where a state's could not roll on
         shape = (config.num_steps, self.num_envs)
         self._obs = torch.empty(*shape, *OBSERVATION_SHAPE, dtype=torch.uint8, device=self.device)
+        self._acceleration: Any = None
+        self._capture: Capture | None = None
+        self._acting: dict[int, Callable[[Tensor, Tensor], tuple[Tensor, ...]]] = {}
 
     def _own_seed(self, seed: int) -> int:
         return (seed + 10_000 * self.workers.rank) % MOST_SEEDS  # workers draw levels and actions of their own
 
     def _make_env(self, seed: int) -> ProcgenGroups:
-        how = {"groups": self._env_groups, "num_threads": self._env_threads}
+        threads = self._env_threads and max(self._env_threads // self._env_groups, 1)
+        how = {"groups": self._env_groups, "num_threads": threads}
         return ProcgenGroups(self.config.env, self.num_envs, Levels.seen(self.config), seed=seed, **how)
+
+    def regroup(self, groups: int | None = None, threads: int | None = None) -> None:
+        """Step the environments in so many groups, by so many threads (None: as before); they go on where they are."""
+        states = self.env.get_state()
+        self.env.close()
+        self._env_groups = groups or self._env_groups
+        self._env_threads = self._env_threads if threads is None else threads
+        self.env = self._make_env(self.config.seed)
+        self.env.set_state(states)
+        self._acting.clear()
+
+    def accelerate(self, compile: Compile, steps: int, capture: Capture | None = None) -> None:
+        """Prepare for ``steps`` environment steps: capture acting, compile learning, choose groups of environments.
+
+        Each is checked when it is first used, and left out where it does not give the same (common/acceleration.py).
+
+        Args:
+            compile: False: nothing of it. True: all of it. ``"auto"``: on a GPU; compiling and choosing groups, which
+                take about a minute, for a million steps or more. Several workers only capture.
+            capture: how acting is captured; None: as a CUDA graph on a GPU, else not.
+        """
+        pays = compile is True or (compile == "auto" and self._on_gpu and steps >= _PREPARING_PAYS)
+        asked = (compile, pays, capture, self.network.encoder.bf16)
+        if asked == self._acceleration:
+            return
+        self._acceleration = asked
+        self._capture = capture or (cuda_graph if compile and self._on_gpu else None)
+        self._acting.clear()
+        self.updater.accelerate(compile=pays and self.workers.size == 1)
+        if pays and self._on_gpu and self.workers.size == 1:
+            self.regroup(self.fastest_groups())
+
+    def fastest_groups(self, candidates: Sequence[int] = (1, 2, 4)) -> int:
+        """In how many groups of environments a rollout is collected fastest, each tried once; nothing else changes."""
+        before, seconds = self.state_dict(), {}
+        for groups in candidates:
+            if self.num_envs % groups == 0:
+                self.regroup(groups)
+                self._collect()  # captures
+                started = time.perf_counter()
+                self._collect()
+                seconds[groups] = time.perf_counter() - started
+                self.load_state_dict(before)
+        return min(seconds, key=lambda groups: seconds[groups])
 
     @property
     def timesteps(self) -> int:
@@ -129,22 +184,18 @@ class Trainer:
         """Step this worker's environments ``num_steps`` times → the rollout, flat, and two diagnostics."""
         cfg, workers = self.config, self.workers
         shape = (cfg.num_steps, self.num_envs)
-        actions = torch.empty(shape, dtype=torch.int64, device=self.device)
-        log_probs = torch.empty(shape, device=self.device)
-        values, rewards, dones = (np.empty(shape, dtype) for dtype in (np.float32, np.float32, bool))
-        code_counts = torch.zeros(getattr(cfg, "num_codes", 1), device=self.device)
+        # The dice of all steps: acting draws none, and how environments are grouped changes nothing.
+        noise = torch.empty((*shape, self.network.policy.out_features), device=self.device)
+        noise.exponential_(generator=self.generator)
+        acted = np.empty((4, *shape), np.float32)  # action, log-probability, value and code
+        rewards, dones = (np.empty(shape, dtype) for dtype in (np.float32, bool))
 
         def act(t: int, group: int) -> None:
             rows = self.env.rows[group]
-            self._obs[t, rows] = torch.from_numpy(self.obs[rows])
-            out = self.network(self._obs[t, rows])
-            log_policy = torch.log_softmax(out.logits, dim=-1)
-            action = torch.multinomial(log_policy.exp(), 1, generator=self.generator)
-            actions[t, rows], log_probs[t, rows] = action[:, 0], log_policy.gather(1, action)[:, 0]
-            self.env.groups[group].act(action[:, 0].cpu().numpy())
-            values[t, rows] = out.value.cpu().numpy()
-            if out.code is not None:
-                code_counts.add_(torch.bincount(out.code, minlength=len(code_counts)))
+            self._obs[t, rows].copy_(torch.from_numpy(self.obs[rows]), non_blocking=True)
+            columns = self._act(group)(self._obs[t, rows], noise[t, rows])
+            acted[:, t, rows] = torch.stack([column.float() for column in columns]).cpu().numpy()  # waits for the copy
+            self.env.groups[group].act(acted[0, t, rows])
 
         def observe(t: int, group: int) -> None:
             rows, step = self.env.rows[group], self.env.groups[group].observe()
@@ -163,38 +214,72 @@ class Trainer:
         for group in groups:
             observe(cfg.num_steps - 1, group)
         last_values = self.network(torch.from_numpy(self.obs).to(self.device)).value.cpu().numpy()
+        actions, log_probs, values, codes = acted
         advantages = generalized_advantages(rewards, values, dones, last_values, cfg.gamma, cfg.gae_lambda)
         returns = advantages + values
         batch = Minibatch(
             obs=self._obs.flatten(0, 1),
-            actions=actions.flatten(),
-            old_log_prob=log_probs.flatten(),
+            actions=torch.from_numpy(actions).flatten().to(self.device, torch.int64),
+            old_log_prob=torch.from_numpy(log_probs).flatten().to(self.device),
             old_value=torch.from_numpy(values).flatten().to(self.device),
             returns=torch.from_numpy(returns).flatten().to(self.device),
         )
         all_returns, all_values = workers.gather_array(returns), workers.gather_array(values)
         variance = float(all_returns.var())
         explained = 1 - float((all_returns - all_values).var()) / variance if variance > 0 else float("nan")
-        usage = workers.mean(code_counts / code_counts.sum().clamp(min=1))
+        counts = np.bincount(codes.astype(int).ravel(), minlength=getattr(cfg, "num_codes", 1))
+        usage = workers.mean(torch.from_numpy(counts / counts.sum()))
         perplexity = float(torch.special.entr(usage).sum().exp())
         return batch, explained, perplexity
+
+    def _act(self, group: int) -> Callable[[Tensor, Tensor], tuple[Tensor, ...]]:
+        """How actions are chosen for a group of environments: each has its own capture, which has its own memory."""
+        if group not in self._acting:
+            acting: Callable[..., Any] = self.choose_actions
+            if self._capture is not None:
+                make, rounded = captured(acting, self._capture), self.network.encoder.bf16
+                acting = Checked(
+                    acting, make, "acting could not be captured and", lambda: ROUNDED if rounded else EXACT
+                )
+            self._acting[group] = acting
+        return self._acting[group]
+
+    @torch.no_grad()
+    def choose_actions(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Sampled actions (n,), their log-probabilities, values and codes of observations (n, 64, 64, 3).
+
+        Args:
+            noise: (n, actions) of the exponential distribution. The first of exponential clocks of rates p to ring is
+                i with probability p_i, which is how ``torch.multinomial`` draws as well.
+        """
+        out = self.network(obs)
+        log_policy = torch.log_softmax(out.logits, dim=-1)
+        action = (log_policy.exp() / noise).argmax(1, keepdim=True)
+        code = torch.zeros_like(action[:, 0]) if out.code is None else out.code
+        return action[:, 0], log_policy.gather(1, action)[:, 0], out.value, code
 
     def _learn(self, batch: Minibatch) -> dict[str, float]:
         """Train ``num_epochs`` passes over the rollout in shuffled minibatches; returns losses averaged over them."""
         cfg = self.config
         size = self.num_samples // cfg.num_minibatches
+        weight = torch.tensor(self.skill_weight, device=self.device)
+        names: list[str] = []
         history = []
         for _ in range(cfg.num_epochs):
             order = torch.randperm(self.num_samples, generator=self.generator, device=self.device)
             for index in order.split(size):
-                losses = self.updater.step(Minibatch(*(part[index] for part in batch)), self.skill_weight)
-                if not math.isfinite(losses["loss"]):
-                    raise InterpError(
-                        f"the loss became {losses['loss']} at step {self.timesteps}. The last checkpoint is intact; "
-                        "resume with a smaller --learning-rate or --precision fp32."
-                    )
-                history.append(losses)
-        return {name: float(np.mean([losses[name] for losses in history])) for name in history[0]}
+                losses = self.updater.step(Minibatch(*(part[index] for part in batch)), weight)
+                names = list(losses)
+                history.append(torch.stack(list(losses.values())))
+        # One copy from the device for all of them: to look at each would be to wait for it.
+        values = self.workers.mean(torch.stack(history)).cpu().double()
+        means = dict(zip(names, values.mean(0).tolist(), strict=True))
+        if not math.isfinite(means["loss"]):
+            raise InterpError(
+                f"the loss became {means['loss']} after step {self.timesteps}. The last checkpoint is intact; "
+                "resume with a smaller --learning-rate or --precision fp32."
+            )
+        return means
 
     def state_dict(self) -> dict[str, Any]:
         """The complete training state, in types that ``torch.load(weights_only=True)`` accepts.
@@ -245,10 +330,9 @@ class Trainer:
         if not sealed and not can_restore(self.config.env, Levels.seen(self.config), own_states):
             raise ValueError("Procgen can't restore its environments")
         self.network.load_state_dict(state["network"])
-        self.updater.optimizer.load_state_dict(state["optimizer"])
-        self.updater.steps = state["optimizer_steps"]
+        self.updater.load_state_dict(state["optimizer"], state["optimizer_steps"])
         self.env.set_state(own_states)
-        self.obs = self.env.observation
+        self.obs[:] = self.env.observation
         self.normalizer.load_state_dict(state["normalizer"])
         self.episodes.load_state_dict(state["episodes"])
         self.updates, self.seconds, self.skill_weight = (state[n] for n in ("updates", "seconds", "skill_weight"))
@@ -292,7 +376,7 @@ class Trainer:
         self._roll_new_dice()
         self.env.close()
         self.env = self._make_env(self._own_seed(self.config.seed + self.updates))  # nor the levels
-        self.obs = self.env.observation
+        self.obs[:] = self.env.observation
 
 
 def _device_of(state: dict[str, Any]) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ...common.acceleration import EXACT, ROUNDED, Checked
 from .config import PPOConfig, SPPOConfig
 from .kernels import fdr_loss  # the fast twin: that of .losses trains the same, slowly
 from .losses import ppo_loss, vq_loss
@@ -35,11 +37,50 @@ class Updater:
 
     def __init__(self, network: ActorCritic, config: PPOConfig, workers: Workers | None = None) -> None:
         self.network, self.config, self.workers = network, config, workers or Workers()
-        self.optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate, eps=ADAM_EPSILON)
+        self.parameters = list(network.parameters())
+        self.device = self.parameters[0].device
+        # None is PyTorch's choice, which on a CPU is the faster one.
+        self.fused = True if self.device.type == "cuda" else None
+        self.optimizer = torch.optim.Adam(self.parameters, lr=config.learning_rate, eps=ADAM_EPSILON, fused=self.fused)
         self.steps = 0
+        self.accelerate(compile=False)
 
-    def step(self, batch: Minibatch, skill_weight: float = 0.0) -> dict[str, float]:
-        """Take one step on ``batch`` with λ = ``skill_weight``; returns the losses before the step, by csv column."""
+    def accelerate(self, *, compile: bool) -> None:
+        """From now on compute losses and gradients by torch.compile, once it gave the same; or as they stand here."""
+        self.gradients: Any = self._gradients
+        if compile:
+            one = torch.ones((), device=self.device)
+            self.gradients = Checked(
+                self._gradients,
+                lambda *_: partial(self._gradients, losses=torch.compile(self._losses, dynamic=False)),
+                "learning could not be compiled and",
+                lambda: ROUNDED if self.network.encoder.bf16 else EXACT,
+                # Without weight, as at the beginning, what the semantic module learns would not be looked at.
+                lambda batch, weight: [(batch, 0 * one), (batch, one)],
+            )
+
+    def step(self, batch: Minibatch, skill_weight: Tensor | float = 0.0) -> dict[str, Tensor]:
+        """Take one step on ``batch`` with λ = ``skill_weight``; returns the losses before the step, by csv column.
+
+        With several workers they are those of this one's share.
+        """
+        losses, gradients = self.gradients(batch, torch.as_tensor(skill_weight, device=self.device))
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient
+        self.workers.average_gradients(self.parameters)
+        torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
+        self._adam_step()
+        return losses
+
+    def _gradients(
+        self, batch: Minibatch, skill_weight: Tensor, losses: Any = None
+    ) -> tuple[dict[str, Tensor], list[Tensor | None]]:
+        values = (losses or self._losses)(batch, skill_weight)
+        self.optimizer.zero_grad(set_to_none=True)
+        values["loss"].backward()
+        return {name: value.detach() for name, value in values.items()}, [p.grad for p in self.parameters]
+
+    def _losses(self, batch: Minibatch, skill_weight: Tensor) -> dict[str, Tensor]:
         cfg, workers = self.config, self.workers
         out = self.network(batch.obs)
         ppo = ppo_loss(
@@ -56,12 +97,7 @@ class Updater:
             vq = vq_loss(out.fdr, out.code_vector, cfg.vq_beta)
             loss = loss + skill_weight * (cfg.fdr_coef * skill + cfg.vq_coef * vq)
             semantic = {"skill_loss": skill, "vq_loss": vq}
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        workers.average_gradients(self.network.parameters())
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), cfg.max_grad_norm)
-        self._adam_step()
-        losses = {
+        return {
             "loss": loss,
             "policy_entropy": ppo.entropy,
             "policy_loss": ppo.policy_loss,
@@ -70,8 +106,6 @@ class Updater:
             "approxkl": ppo.approxkl,
             "clipfrac": ppo.clipfrac,
         }
-        values = workers.mean(torch.stack([x.detach() for x in losses.values()]))
-        return dict(zip(losses, values.tolist(), strict=True))
 
     def _adam_step(self) -> None:
         # TensorFlow adds ε outside the bias correction; PyTorch inside. Early on, with clipped gradients, it matters.
@@ -79,3 +113,9 @@ class Updater:
         for group in self.optimizer.param_groups:
             group["eps"] = ADAM_EPSILON / math.sqrt(1 - group["betas"][1] ** self.steps)
         self.optimizer.step()
+
+    def load_state_dict(self, state: dict[str, Any], steps: int) -> None:
+        """Go on with the moments of an optimiser, wherever it was; whether the step is fused depends on the device."""
+        groups = [{**group, "fused": self.fused} for group in state["param_groups"]]
+        self.optimizer.load_state_dict({**state, "param_groups": groups})
+        self.steps = steps

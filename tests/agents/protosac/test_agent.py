@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from captures import failing, recording
 from gymnasium import spaces
 from stable_baselines3 import SAC as SB3SAC
 from stable_baselines3.common.callbacks import CheckpointCallback
@@ -16,7 +17,6 @@ from torch import nn
 
 from interp_lib.agents.protosac import SAC, ProtoSAC
 from interp_lib.agents.protosac.config import make_noise, make_schedule
-from interp_lib.agents.protosac.kernels import Compiled
 from interp_lib.agents.protosac.losses import auxiliary_loss
 from interp_lib.agents.protosac.vision import SmallCNN
 from interp_lib.common.compute import has_cpp_compiler
@@ -100,43 +100,56 @@ def test_a_compiled_update_is_the_same_update(mixture):
     # A compiled choice of component draws other numbers than an eager one: leave one to choose from.
     options = {"n_prototypes": 1} if mixture == "gmm" else {}
     agents = [protosac(mixture=mixture, final_projection=False, **options).learn(60) for _ in range(2)]
-    for agent, losses in zip(agents, (ProtoSAC._uncompiled.compiled(), ProtoSAC._uncompiled), strict=True):
-        agent._chosen_losses = losses
+    for agent, compiled in zip(agents, (True, False), strict=True):
+        agent.compile, agent._gradients = compiled, None
         torch.manual_seed(5)
         np.random.seed(5)
         agent.train(3, 32)
+    assert all(gradients.fast for gradients in agents[0]._gradients)
     first, second = (agent.policy.state_dict() for agent in agents)
     for name, got in first.items():
         torch.testing.assert_close(got, second[name], atol=2e-5, rtol=1e-3, msg=name)
 
 
-class NoGradientToCompile(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        return 2 * x
+@pytest.mark.parametrize(("algorithm", "gradient_steps"), [(SAC, 1), (ProtoSAC, 3)])
+def test_an_update_whose_gradients_are_captured_is_the_same_update_to_the_bit(algorithm, gradient_steps, capsys):
+    env = make_task_vec("pendulum", 1, 0)
+    own = {"final_projection": False, "n_prototypes": 6} if algorithm is ProtoSAC else {}
+    plain, fast = (algorithm("MlpPolicy", env, **SMALL | own).learn(60) for _ in range(2))
+    fast._gradients = fast._choose_gradients(capture=recording)
+    for batch_size in (32, 32, 16):  # of another size than the captured one: as it is
+        for agent in (plain, fast):
+            torch.manual_seed(5)
+            np.random.seed(5)
+            agent.train(gradient_steps, batch_size)
+        losses = {name: value for name, value in plain.logger.name_to_value.items() if name.startswith("train/")}
+        assert losses.items() <= fast.logger.name_to_value.items() and len(losses) > 4
+    for name, weights in plain.policy.state_dict().items():
+        assert torch.equal(weights, fast.policy.state_dict()[name]), name
+    assert all(gradients.fast for gradients in fast._gradients) and capsys.readouterr().err == ""
+    frozen = fast.policy.critic_parameters[0].requires_grad_(False)  # by the user: what was captured would move it
+    before = frozen.clone()
+    fast.train(1, 32)
+    assert torch.equal(frozen, before)
 
-    @staticmethod
-    def backward(ctx, grad):
-        torch._dynamo.graph_break()
-        return 2 * grad
 
-
-@pytest.mark.parametrize("fails", ["the loss", "its gradient"])
-def test_an_update_that_cannot_be_compiled_runs_as_it_is(fails):
-    def loss(x):
-        if fails == "the loss":
-            torch._dynamo.graph_break()
-            return 2 * x.sum()
-        return NoGradientToCompile.apply(x).sum()
-
-    compiled = Compiled(loss)
-    compiled._function = torch.compile(loss, fullgraph=True)
-    x = torch.ones(1, requires_grad=True)
-    with pytest.warns(UserWarning, match="could not be compiled and runs as it is"):
-        assert compiled(x) == 2
-    x.grad = None
-    compiled(x).backward()
-    assert x.grad == 2
+@pytest.mark.parametrize("fails", ["capturing", "compiling"])
+def test_an_update_that_cannot_be_made_faster_runs_as_it_is(fails, monkeypatch, capsys):
+    plain, failed = (protosac(final_projection=False).learn(60) for _ in range(2))
+    if fails == "capturing":
+        failed._gradients = failed._choose_gradients(capture=failing)
+    else:
+        monkeypatch.setattr(torch, "compile", lambda function, **options: failing)
+        failed.compile, failed._gradients = True, None
+    for agent in (plain, failed):
+        torch.manual_seed(5)
+        np.random.seed(5)
+        agent.train(3, 32)
+    for name, weights in plain.policy.state_dict().items():
+        assert torch.equal(weights, failed.policy.state_dict()[name]), name
+    lines = capsys.readouterr().err.splitlines()
+    for line, whose in zip(lines, ("critics'", "actor's"), strict=True):
+        assert line.startswith(f"the {whose} gradient could not be") and "runs as it is, slower" in line
 
 
 def test_gaussians_stay_where_gradients_reach_them():

@@ -58,7 +58,10 @@ def test_losses_and_weights_over_three_updates_equal_the_reference(golden, netwo
             # The first step compares losses alone; later ones also carry the optimiser's rounding.
             tolerance = 1e-5 if step == 1 else 1e-3
             expected = float(golden[f"step{step}/{name}"])
-            assert losses[name] == pytest.approx(expected, rel=tolerance, abs=1e-6 if step == 1 else 1e-4), (step, name)
+            assert float(losses[name]) == pytest.approx(expected, rel=tolerance, abs=1e-6 if step == 1 else 1e-4), (
+                step,
+                name,
+            )
     for i, name in enumerate(golden["weight_names"]):
         after = names[str(name)].detach().double()
         count = after.numel()

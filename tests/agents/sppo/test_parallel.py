@@ -50,7 +50,8 @@ def take_steps(algorithm, workers=None, rows=slice(None)):
     net = network(algorithm)
     updater = Updater(net, CONFIGS[algorithm](env="ninja"), workers)
     batch = Minibatch(*(part[rows] for part in minibatch()))
-    losses = [updater.step(batch, skill_weight=0.6) for _ in range(3)]
+    shares = [updater.step(batch, skill_weight=0.6) for _ in range(3)]
+    losses = [{name: float(updater.workers.mean(loss)) for name, loss in share.items()} for share in shares]
     return losses, {name: w.detach() for name, w in net.state_dict().items()}
 
 
