@@ -5,9 +5,10 @@ one thread pool, no chunking. All three learn from minibatches of the paper's si
 the cost of the FDR loss depends on; a shorter rollout than the paper's 256 steps keeps the run short. Ratios are the
 median of those of the same round, so that a machine that slows down for a while slows both.
 
-    python benchmarks/sppo_throughput.py [--game fruitbot] [--rounds 3] [--num-steps 64] [--threads N]
+    python benchmarks/sppo_throughput.py [--game fruitbot] [--rounds 3] [--num-steps 64] [--threads N] [--against DIR]
 
-Run it when nothing else runs. The last line is JSON.
+``--against`` names another checkout, of an earlier revision, whose PPO and SPPO take turns with these, so that a change
+is compared within one run. Run it when nothing else runs. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import resource
 import statistics
+import sys
 import time
 from collections import deque
 from typing import Any
@@ -26,6 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import interp_lib
 from interp_lib import PPO, SPPO
 from interp_lib.agents.sppo.kernels import fdr_loss
 from interp_lib.agents.sppo.losses import vq_loss
@@ -173,14 +177,19 @@ LOOPS = {
 class Loop:
     """One of the loops in a process of its own, idle until asked: nobody trains in memory that another left behind."""
 
-    def __init__(self, name: str, args: argparse.Namespace) -> None:
+    def __init__(self, name: str, args: argparse.Namespace, checkout: str | None = None) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, other = context.Pipe()
         self._process = context.Process(target=serve, args=(other, name, args))
+        before = list(sys.path)
+        sys.path[:0] = [checkout] if checkout else []  # which the new process takes over
         self._process.start()
+        sys.path[:] = before
+        if checkout and not (where := self.ask("where")).startswith(os.path.join(checkout, "")):
+            raise SystemExit(f"{checkout} holds no interp_lib: {where} was imported.")
 
     def ask(self, what: str) -> Any:
-        """``update``: seconds of one; ``peak``: GiB; ``stages``: see :func:`stage_times`; ``end``."""
+        """``where`` the library is; seconds of an ``update``; ``peak``: GiB; ``stages``: :func:`stage_times`."""
         self._pipe.send(what)
         return self._pipe.recv()
 
@@ -196,6 +205,8 @@ def serve(pipe: Any, name: str, args: argparse.Namespace) -> None:
             start = time.perf_counter()
             loop.update()
             answer = time.perf_counter() - start
+        elif what == "where":
+            answer = interp_lib.__file__
         elif what == "peak":
             answer = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         elif what == "stages":
@@ -212,9 +223,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--num-steps", type=int, default=64, help="a multiple of 32")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--against", metavar="DIR", help="another checkout to compare with")
     args = parser.parse_args()
     steps = NUM_ENVS * args.num_steps
     loops = {name: Loop(name, args) for name in LOOPS}
+    earlier = ("sppo", "ppo") if args.against else ()
+    loops |= {f"{name} before": Loop(name, args, os.path.realpath(args.against)) for name in earlier}
     times: dict[str, list[float]] = {name: [] for name in loops}
     for round_number in range(args.rounds + 1):  # the first warms up and doesn't count
         order = deque(loops)
@@ -223,7 +237,7 @@ def main() -> None:
             duration = loops[name].ask("update")
             if round_number:
                 times[name].append(duration)
-                print(f"round {round_number}: {name:<6}{steps / duration:8.1f} steps/s", flush=True)
+                print(f"round {round_number}: {name:<12}{steps / duration:8.1f} steps/s", flush=True)
     peak = loops["sppo"].ask("peak")
     stages = loops["sppo"].ask("stages")
     for loop in loops.values():
@@ -237,7 +251,7 @@ def main() -> None:
     print(f"\n{args.threads} threads, convolutions in {precision}, {steps} steps an update")
     for name, value in median.items():
         low, high = steps / max(times[name]), steps / min(times[name])
-        print(f"{name:<6}{steps / value:8.1f} steps/s   (range {low:.1f} to {high:.1f})")
+        print(f"{name:<12}{steps / value:8.1f} steps/s   (range {low:.1f} to {high:.1f})")
     print("\nstage of SPPO alone, ms a step:", stages)
     bound = stages["env"] + stages["inference"] + stages["convolutions_of_the_update"]
     print(f"bound set by stepping alone {1e3 / stages['env']:.0f}, with convolutions {1e3 / bound:.1f} steps/s")
@@ -249,6 +263,7 @@ def main() -> None:
                 "plain_steps_per_s": round(steps / median["plain"], 1),
                 "sppo_over_ppo_time": ratio("sppo", "ppo"),
                 "ppo_over_plain": ratio("plain", "ppo"),
+                **{f"{name}_over_before": ratio(f"{name} before", name) for name in earlier},
                 "peak_rss_gb": round(peak, 2),
                 "stages_ms": stages,
             }

@@ -33,7 +33,7 @@ def shared_gpu(
     if jobs < 2 or not device.startswith("cuda") or "CUDA_MPS_PIPE_DIRECTORY" in environment:
         yield environment
         return
-    with tempfile.TemporaryDirectory(prefix="mps-") as folder:
+    with tempfile.TemporaryDirectory(prefix="mps-", ignore_cleanup_errors=True) as folder:
         shared = environment | {"CUDA_MPS_PIPE_DIRECTORY": folder, "CUDA_MPS_LOG_DIRECTORY": folder}
         problem = _start(shared, probe)
         if problem:
