@@ -49,7 +49,7 @@ SHUFFLED, RESTARTED = "itself, shuffled", "itself, k-means anew"
 RESTARTS = 5
 CODES, RIVAL = "codes alike", "k-means on h alike"  # adjusted Rand index
 DISPARITIES = ("disparity of FDR", "disparity of t-SNE", "disparity of PCA-2")
-OVER_RIVAL, OVER_START, OVER_TSNE = "codes − k-means on h", "codes − before training", "FDR − t-SNE"
+OVER_RIVAL, OVER_START, OVER_PCA = "codes − k-means on h", "codes − before training", "FDR − PCA-2"
 
 
 class View(NamedTuple):
@@ -137,7 +137,9 @@ class Retraining:
         return self._view(kind, agent.timesteps, seen.feature, seen.fdr, seen.code)
 
     def _view(self, kind: str, steps: int, feature: np.ndarray, fdr: np.ndarray, code: np.ndarray) -> View:
-        return View(kind, steps, feature, fdr, code, self._k_means(feature, self.seed), tsne(feature, seed=self.seed))
+        return View(
+            kind, steps, feature, fdr, code, self._k_means(feature, self.seed), tsne(feature, seed=self.seed, jobs=1)
+        )
 
     def _k_means(self, feature: np.ndarray, seed: int) -> np.ndarray:
         groups = min(self.study.states.num_codes, len(np.unique(feature, axis=0)))
@@ -151,7 +153,7 @@ class Retraining:
         later ones. Columns: ``what`` differs, ``states``; adjusted Rand index and NMI of the codes, adjusted Rand index
         of k-means on h, the share of states in matched codes; disparity of FDR, t-SNE and PCA-2 of h, with 95%
         intervals; of agents that were trained the differences between codes and k-means on h, between them and the
-        network before training, and between FDR and t-SNE, with p, corrected over all of them (Holm).
+        network before training, and between FDR and PCA-2, with p, corrected over all of them (Holm).
         """
         views, own = self.views, self.views[self.name]
         start = next(name for name, view in views.items() if view.kind == UNTRAINED)
@@ -164,7 +166,8 @@ class Retraining:
         for pair, of in found.items():
             if pair[0] != start:
                 tests[pair, OVER_RIVAL] = of[CODES] - of[RIVAL]
-                tests[pair, OVER_TSNE] = of[DISPARITIES[0]] - of[DISPARITIES[1]]
+                # Not over t-SNE, of which each fit is another map: one thread more was enough to turn that test around.
+                tests[pair, OVER_PCA] = of[DISPARITIES[0]] - of[DISPARITIES[2]]
             if pair[0] != start and pair[1] == self.name:
                 tests[pair, OVER_START] = of[CODES] - found[start, self.name][CODES]
         corrected = holm([jackknife_p(float(of[0]), of[1:]) for of in tests.values()])
@@ -229,8 +232,8 @@ class Retraining:
                 f"{name} and {other} ({row['what']}): codes agree by {interval_of(row, CODES)} (ARI), "
                 f"{_word(row, OVER_RIVAL, 'k-means on h')}, {interval_of(row, RIVAL)}"
                 + (f", and {_word(row, OVER_START, 'before training')}" if pd.notna(row.get(OVER_START)) else "")
-                + f". Disparity of FDR {interval_of(row, DISPARITIES[0])}, {_word(row, OVER_TSNE, 't-SNE')}, "
-                f"{interval_of(row, DISPARITIES[1])}."
+                + f". Disparity of FDR {interval_of(row, DISPARITIES[0])}, {_word(row, OVER_PCA, 'PCA-2 of h')}, "
+                f"{interval_of(row, DISPARITIES[2])}; one fit of t-SNE {row[DISPARITIES[1]]:.1f}."
             )
         before = table[table["what"] == UNTRAINED].iloc[0]
         again, shuffled = table.loc[(RESTARTED, self.name)], table.loc[(SHUFFLED, self.name)]

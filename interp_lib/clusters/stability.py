@@ -90,7 +90,7 @@ def tsne_stability(
         return Placed(points, k_means(fit, min(k, len(fit)), dice).predict(points.astype(fit.dtype)))
 
     def by_tsne(part: np.ndarray, **how: Any) -> tuple[np.ndarray, np.ndarray]:
-        return tsne_with(h[part], h[held], **{"seed": seed, "perplexity": PERPLEXITY, **how})
+        return tsne_with(h[part], h[held], **{"seed": seed, "perplexity": PERPLEXITY, "jobs": 1, **how})
 
     def by_pca(part: np.ndarray) -> Placed:
         fit = PCA(2).fit(h[part])
