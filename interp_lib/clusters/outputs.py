@@ -39,7 +39,7 @@ EVIDENCE = {
     "code_usage": "Codes in use: those that occur, and perplexity with its 95% interval.",
     "space_quality": "Silhouette of the codes in each space (1: clusters far apart, 0: touching) with its 95% "
     "interval, and for maps their trustworthiness: whether neighbours in the map are neighbours in feature space "
-    "(1: all).",
+    "(1: all). Of more than 6,400 states as many are drawn.",
     "temporal_coherence": "Share of steps after which the cluster is the same, over all states and by cluster, and the "
     "same expected with the states of each episode shuffled; 95% intervals.",
     "code_effect": "What other codes than a state's own do to the policy at the states: shuffled (as often as they "

@@ -82,6 +82,8 @@ def test_separation_is_known_for_separate_clouds_and_undefined_for_one(tmp_path)
     states = dataclasses.replace(states, feature=points.astype(np.float32))
     row = code_separation(states, np.arange(120), {"map": points}).iloc[0]
     assert row["silhouette of codes"] > 0.98 and row["trustworthiness (k=12)"] == pytest.approx(1)
+    few = code_separation(states, np.arange(120), {"map": points}, most=40).iloc[0]
+    assert few["silhouette of codes"] > 0.98 and few["silhouette of codes"] != row["silhouette of codes"]
     alone = dataclasses.replace(states, code=np.zeros(120, int))
     row = code_separation(alone, np.arange(120), {"map": points}).iloc[0]
     assert np.isnan(row["silhouette of codes"]) and row["trustworthiness (k=12)"] == pytest.approx(1)
