@@ -5,7 +5,7 @@ import torch
 from captures import failing, recording
 from torch import nn
 
-from interp_lib.common.acceleration import EXACT, Captured, Checked, captured, difference
+from interp_lib.common.acceleration import Captured, Checked, captured, difference
 
 
 def layer():
@@ -23,7 +23,7 @@ def gradients(network, x, scale):
 
 
 def same(a, b):
-    return difference(a, b, 0.0) == ""
+    return difference(a, b, b, 0.0) == ""
 
 
 def test_a_capture_follows_inputs_and_weights_and_leaves_other_shapes_and_settings_to_the_function():
@@ -39,7 +39,7 @@ def test_a_capture_follows_inputs_and_weights_and_leaves_other_shapes_and_settin
 
 
 def checked(make, **options):
-    return Checked(gradients, make, "the update could not be captured and", lambda: EXACT, **options)
+    return Checked(gradients, make, "the update could not be captured and", **options)
 
 
 def test_what_gives_the_same_is_taken_silently_and_draws_no_dice(capsys):
@@ -99,4 +99,10 @@ def test_all_examples_have_to_give_the_same(capsys):
 )
 def test_rounding_is_told_from_errors(got, alike):
     expected = (torch.tensor(1.0), torch.tensor([100.0, 0.0]), torch.tensor([0.1]))
-    assert (difference(tuple(map(torch.tensor, got)), expected, 0.01) == "") == alike
+    assert (difference(tuple(map(torch.tensor, got)), expected, expected, 0.01) == "") == alike
+
+
+@pytest.mark.parametrize(("got", "alike"), [(1.2, True), (0.7, False), (1.4, False)])
+def test_what_rounds_itself_may_be_missed_by_twice_as_much(got, alike):
+    expected, exact = torch.tensor([1.0]), torch.tensor([1.1])
+    assert (difference(torch.tensor([got]), expected, exact, 0.01) == "") == alike

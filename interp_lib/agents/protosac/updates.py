@@ -139,12 +139,10 @@ class FastSAC(RunFolderSAC):
             fast = [captured(function, capture or cuda_graph) for function in plain]
         else:
             fast = [lambda *_, loss=loss: partial(_gradients, loss) for loss in self._uncompiled.compiled()]
-        rounds = not on_gpu and has_fast_bf16(self.device)
+        tolerance = ROUNDED if not on_gpu and has_fast_bf16(self.device) else EXACT
         how = "captured" if on_gpu else "compiled"
         of_critics, of_actor = (
-            Checked(
-                function, make, f"the {whose} gradient could not be {how} and", lambda: ROUNDED if rounds else EXACT
-            )
+            Checked(function, make, f"the {whose} gradient could not be {how} and", tolerance)
             for function, make, whose in zip(plain, fast, ("critics'", "actor's"), strict=True)
         )
         return of_critics, of_actor

@@ -8,6 +8,7 @@ PPO is the same network without the lower branch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -86,6 +87,18 @@ class ImpalaEncoder(nn.Module):
     def forward(self, obs: Tensor) -> Tensor:
         with torch.autocast(obs.device.type, torch.bfloat16, enabled=self.bf16):
             return torch.cat([self._encode(part) for part in obs.split(self.chunk)])
+
+    def exactly(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """``function`` with convolutions in float32, whatever training does."""
+
+        def exact(*args: Any) -> Any:
+            before, self.bf16 = self.bf16, False
+            try:
+                return function(*args)
+            finally:
+                self.bf16 = before
+
+        return exact
 
     def _encode(self, obs: Tensor) -> Tensor:
         x = F.relu(self.stages(obs.permute(0, 3, 1, 2)))  # the permuted view is channels-last already: no copy

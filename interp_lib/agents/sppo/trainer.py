@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...common.acceleration import EXACT, ROUNDED, Capture, Checked, Compile, captured, cuda_graph
+from ...common.acceleration import Capture, Checked, Compile, captured, cuda_graph
 from ...common.errors import InterpError
 from ...envs.names import MOST_SEEDS
 from ...envs.procgen import OBSERVATION_SHAPE, Levels, ProcgenGroups, best_score, can_restore
@@ -237,10 +237,8 @@ class Trainer:
         if group not in self._acting:
             acting: Callable[..., Any] = self.choose_actions
             if self._capture is not None:
-                make, rounded = captured(acting, self._capture), self.network.encoder.bf16
-                acting = Checked(
-                    acting, make, "acting could not be captured and", lambda: ROUNDED if rounded else EXACT
-                )
+                make, exact = captured(acting, self._capture), self.network.encoder.exactly(acting)
+                acting = Checked(acting, make, "acting could not be captured and", reference=exact)
             self._acting[group] = acting
         return self._acting[group]
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ...common.acceleration import EXACT, ROUNDED, Checked
+from ...common.acceleration import Checked
 from .config import PPOConfig, SPPOConfig
 from .kernels import fdr_loss  # the fast twin: that of .losses trains the same, slowly
 from .losses import ppo_loss, vq_loss
@@ -54,9 +54,9 @@ class Updater:
                 self._gradients,
                 lambda *_: partial(self._gradients, losses=torch.compile(self._losses, dynamic=False)),
                 "learning could not be compiled and",
-                lambda: ROUNDED if self.network.encoder.bf16 else EXACT,
+                reference=self.network.encoder.exactly(self._gradients),
                 # Without weight, as at the beginning, what the semantic module learns would not be looked at.
-                lambda batch, weight: [(batch, 0 * one), (batch, one)],
+                examples=lambda batch, weight: [(batch, 0 * one), (batch, one)],
             )
 
     def step(self, batch: Minibatch, skill_weight: Tensor | float = 0.0) -> dict[str, Tensor]:
