@@ -145,11 +145,12 @@ class Plan:
                     yield Shown(algorithm, ALGORITHMS[algorithm].full_name(env), seed, use.get("explored", False))
 
     def may_use(self, stem: str, run: str) -> bool:
-        """Whether ``run`` is one of those the plan counts among the notebook's inputs."""
+        """Whether ``run`` is one of those the plan counts among the notebook's inputs; variants are."""
         needs = declared_needs(self.notebook(stem))
         if needs is None or (needs.get("compares_all") and not self.fresh):
             return True
-        return run.rpartition("-s")[0] in {f"{shown.algorithm}-{shown.env}" for shown in self._shown(stem)}
+        of = run.rpartition("-s")[0] + "-"
+        return any(of.startswith(f"{shown.algorithm}-{shown.env}-") for shown in self._shown(stem))
 
     # -- states and explorers -----------------------------------------------------------------------------------
 

@@ -312,6 +312,14 @@ def test_pages_to_explore_are_made_of_the_runs_that_notebooks_explain(tmp_path):
     assert not any(run.startswith("protosac") for run in plan(only="03").explorers())
 
 
+def test_variants_of_the_runs_that_a_notebook_names_are_inputs_too():
+    stem, variant = "03_embed_and_cluster", "sppo-coinrun-200levels-s2021"
+    coinrun = plan(only="03")
+    assert coinrun.may_use(stem, variant) and any(f"/{variant}/" in file for file in coinrun.notebook_inputs(stem))
+    assert not plan(only="03", env="ninja").may_use(stem, variant) and not coinrun.may_use(stem, "sppo-ninja-s2021")
+    assert not coinrun.may_use(stem, "sac-coinrun-s0")
+
+
 def test_states_that_a_notebook_left_without_the_pipeline_are_collected_again(tmp_path, capsys):
     """Nothing says what such a file was made of."""
     states = tmp_path / "states" / "sppo-coinrun-s2021-quick.h5"
