@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -286,11 +287,13 @@ def test_dependencies_follow_imports_inside_functions_and_names_in_texts():
     assert "runs/curves.py" not in names and "runs/folder.py" not in names
 
 
-def test_pages_to_explore_are_made_of_the_runs_that_notebooks_explain(tmp_path):
-    def plan(**chosen):
-        options = {"profile": "quick", "source": "pretrained", "only": None, "env": None, **chosen}
-        return make_plan(**options, figures=tmp_path, notebooks=ROOT / "notebooks")
+def plan_of(figures, **chosen):
+    options = {"profile": "quick", "source": "pretrained", "only": None, "env": None, **chosen}
+    return make_plan(**options, figures=figures, notebooks=ROOT / "notebooks")
 
+
+def test_pages_to_explore_are_made_of_the_runs_that_notebooks_explain(tmp_path):
+    plan = partial(plan_of, tmp_path)
     released = plan()
     clusters, *_, prototypes = sorted(released.explorers(), key=lambda run: run.startswith("protosac"))
     assert prototypes == "protosac-pendulum-s100" and clusters.startswith("sppo-")
@@ -312,7 +315,8 @@ def test_pages_to_explore_are_made_of_the_runs_that_notebooks_explain(tmp_path):
     assert not any(run.startswith("protosac") for run in plan(only="03").explorers())
 
 
-def test_variants_of_the_runs_that_a_notebook_names_are_inputs_too():
+def test_variants_of_the_runs_that_a_notebook_names_are_inputs_too(tmp_path):
+    plan = partial(plan_of, tmp_path)
     stem, variant = "03_embed_and_cluster", "sppo-coinrun-200levels-s2021"
     coinrun = plan(only="03")
     assert coinrun.may_use(stem, variant) and any(f"/{variant}/" in file for file in coinrun.notebook_inputs(stem))
