@@ -6,10 +6,12 @@ restore every environment exactly.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -96,6 +98,21 @@ class Step:
     done: np.ndarray
 
 
+@contextlib.contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Keep the garbage collector away while cffi binds an environment's functions.
+
+    It holds a lock, for which an older environment that is collected right then, and closed by that, waits for ever.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 class ProcgenVec:
     """``num_envs`` copies of one Procgen game.
 
@@ -132,14 +149,17 @@ class ProcgenVec:
         if seed < 0:
             raise InterpError(f"a seed is a whole number from 0 on, not {seed}.")
         self.game, self.num_envs, self.levels = procgen_game(game), num_envs, levels
-        self._env = _procgen_gym3_env()(
-            num=num_envs,
-            env_name=self.game,
-            **asdict(levels),
-            rand_seed=seed % MOST_SEEDS,  # one that others were derived from may be the last of them
-            num_threads=num_threads,
-            render_mode="rgb_array" if human_frames else None,
-        )
+        with _nothing_collected():
+            self._env = _procgen_gym3_env()(
+                num=num_envs,
+                env_name=self.game,
+                **asdict(levels),
+                rand_seed=seed % MOST_SEEDS,  # one that others were derived from may be the last of them
+                num_threads=num_threads,
+                render_mode="rgb_array" if human_frames else None,
+            )
+            for name in dir(self._env._c_lib):
+                getattr(self._env._c_lib, name, None)  # binds it
 
     @property
     def observation(self) -> np.ndarray:

@@ -76,3 +76,28 @@ def test_bad_arguments():
         ProcgenVec("ninja", 1, Levels("medium"))
     with pytest.raises(InterpError, match="num_envs"):
         ProcgenVec("ninja", 0)
+
+
+def test_an_environment_made_while_another_is_garbage_does_not_hang():
+    """What is collected closes, which needs the lock that binding functions holds; in a thread, to time it."""
+    import gc
+    import threading
+
+    from interp_lib.envs.procgen import ProcgenVec
+
+    def make():
+        for _ in range(3):
+            old = ProcgenVec("coinrun", 1)
+            old.myself = old  # only the collector gets rid of it
+            del old
+            threshold = gc.get_threshold()
+            gc.set_threshold(1)  # as often as can be
+            try:
+                ProcgenVec("coinrun", 1)
+            finally:
+                gc.set_threshold(*threshold)
+
+    thread = threading.Thread(target=make, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
