@@ -1,11 +1,25 @@
-"""Episodes and states as an agent would have recorded them, made up."""
+"""Episodes and states that an agent recorded, or as it would have: made up."""
+
+from pathlib import Path
 
 import h5py
 import numpy as np
 
+from interp_lib import load_agent
 from interp_lib.agents.sppo.play import Episode
+from interp_lib.clusters.collect import collect_states
 from interp_lib.clusters.states import StateSet
+from interp_lib.clusters.study import ClusterStudy
 from interp_lib.envs.procgen import Levels
+
+CHECKPOINTS = Path(__file__).resolve().parents[1] / "checkpoints"
+
+
+def collected(folder, run, *, steps, num_envs):
+    """The study of a released run, and the states it meets."""
+    agent = load_agent(CHECKPOINTS / run, device="cpu")
+    states = collect_states(agent, folder / "s.h5", steps=steps, num_envs=num_envs, progress=False)
+    return ClusterStudy(agent, states)
 
 
 def recorded(total, codes):

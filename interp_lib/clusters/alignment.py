@@ -18,7 +18,7 @@ from scipy.special import entr
 from scipy.stats import t
 
 from ..common.errors import InterpError
-from ..common.statistics import SIGNIFICANT, Interval, columns, holm, jackknife_interval
+from ..common.statistics import SIGNIFICANT, Interval, columns, holm, jackknife_interval, without_each
 from ..envs.concepts import CONCEPTS
 from .groupings import CODES, ON_PPO, RIVAL, Groupings
 from .states import StateSet, clusters_of, sample_rows
@@ -73,12 +73,6 @@ def mutual_information(counts: np.ndarray) -> np.ndarray:
         return entr(sizes / total).sum((-2, -1))
 
     return entropy(counts.sum(-1, keepdims=True)) + entropy(counts.sum(-2, keepdims=True)) - entropy(counts)
-
-
-def without_each(sums: np.ndarray) -> np.ndarray:
-    """Totals over L levels of ``sums`` (L, ...), then the totals without each → (1 + L, ...)."""
-    total = sums.sum(0, keepdims=True)
-    return np.concatenate([total, total - sums])
 
 
 def corrected(values: np.ndarray) -> Interval:

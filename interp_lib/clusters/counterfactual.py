@@ -22,7 +22,16 @@ from scipy.special import log_softmax
 from ..agents.sppo.agents import Embedding
 from ..common.errors import InterpError
 from ..common.grouping import k_means
-from ..common.statistics import SIGNIFICANT, Interval, columns, holm, interval_of, jackknife_interval, jackknife_p
+from ..common.statistics import (
+    SIGNIFICANT,
+    Interval,
+    columns,
+    holm,
+    interval_of,
+    jackknife_interval,
+    jackknife_p,
+    without_each,
+)
 from ..envs.actions import by_effect
 from ..envs.gamestate import read_state
 from ..envs.looks import ANOTHER, CHOICES, LOOKS, looks_of, redraw, undo
@@ -315,8 +324,8 @@ def _kappa(sums: np.ndarray) -> np.ndarray:
 
 def _leaving_out(sums: np.ndarray, statistic: Callable) -> tuple[float, np.ndarray]:
     """A statistic of (R, C) sums: over all levels, and without each."""
-    total = sums.sum(0, keepdims=True)
-    return float(statistic(total)[0]), statistic(total - sums)
+    value, *without = statistic(without_each(sums))
+    return float(value), np.array(without)
 
 
 def _interval(sums: np.ndarray, statistic: Callable, bounds: tuple[float, float]) -> Interval:

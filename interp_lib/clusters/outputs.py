@@ -352,19 +352,12 @@ def save_embedding(
     states, problems = study.states, {}
     rows, spaces = two_spaces(states, tsne_states)
     save_spaces(study, rows, spaces, outputs, runs)
-    evidence: dict[str, Callable[[], pd.DataFrame]] = {
-        "code_usage": lambda: code_usage(states),
-        "space_quality": lambda: code_separation(states, rows, spaces),
-        "temporal_coherence": lambda: temporal_coherence(states),
-        "code_effect": lambda: code_effect(study),
-    }
-    for name, measure in evidence.items():
-        try:
-            save_evidence(measure(), name, outputs, runs)
-        except InterpError as problem:
-            problems[name] = str(problem)
     groupings = Groupings(study, ppo)
     tests: dict[str, Callable[[], object]] = {
+        "code_usage": lambda: save_evidence(code_usage(states), "code_usage", outputs, runs),
+        "space_quality": lambda: save_evidence(code_separation(states, rows, spaces), "space_quality", outputs, runs),
+        "temporal_coherence": lambda: save_evidence(temporal_coherence(states), "temporal_coherence", outputs, runs),
+        "code_effect": lambda: save_evidence(code_effect(study), "code_effect", outputs, runs),
         "counterfactual": lambda: save_counterfactual(Counterfactual(study), outputs, runs),
         "map_stability": lambda: save_tsne_stability(states, outputs, runs),
         "retraining": lambda: save_retraining(study, read_run(runs[0]), outputs),

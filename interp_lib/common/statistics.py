@@ -117,6 +117,12 @@ def ratio_interval(numerator: np.ndarray, denominator: np.ndarray, *, resamples:
     return sums_interval(sums, ratio, resamples=resamples)
 
 
+def without_each(sums: np.ndarray) -> np.ndarray:
+    """Totals over n groups of ``sums`` (n, ...), then the totals without each → (1 + n, ...)."""
+    total = sums.sum(0, keepdims=True)
+    return np.concatenate([total, total - sums])
+
+
 def jackknife_interval(value: float, without: np.ndarray, *, bounds: tuple[float, float] = (0.0, 1.0)) -> Interval:
     """Interval of ``value`` from the values without each of n groups (Tukey 1958), by Student's t for n − 1.
 

@@ -9,10 +9,11 @@ import h5py
 import matplotlib
 import numpy as np
 import pytest
+from recorded import collected
 
 matplotlib.use("Agg")
 
-from interp_lib import InterpError, load_agent
+from interp_lib import InterpError
 from interp_lib.clusters.alignment import (
     PIXELS,
     SHUFFLED,
@@ -24,14 +25,14 @@ from interp_lib.clusters.alignment import (
     judged_classes,
     mutual_information,
     recognised,
-    without_each,
 )
-from interp_lib.clusters.collect import collect_states, open_states
+from interp_lib.clusters.collect import open_states
 from interp_lib.clusters.groupings import CODES, RIVAL, Groupings
 from interp_lib.clusters.outputs import save_alignment
 from interp_lib.clusters.states import load_states
 from interp_lib.clusters.study import ClusterStudy
 from interp_lib.common.outputs import Outputs
+from interp_lib.common.statistics import without_each
 from interp_lib.envs.concepts import CONCEPTS, concepts
 from interp_lib.envs.gamestate import read_state
 from interp_lib.envs.procgen import Levels, ProcgenVec
@@ -41,9 +42,7 @@ CHECKPOINTS = Path(__file__).resolve().parents[2] / "checkpoints"
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    agent = load_agent(CHECKPOINTS / "sppo-coinrun-s2021", device="cpu")
-    path = tmp_path_factory.mktemp("states") / "s.h5"
-    return ClusterStudy(agent, collect_states(agent, path, steps=24, num_envs=24, progress=False))
+    return collected(tmp_path_factory.mktemp("states"), "sppo-coinrun-s2021", steps=24, num_envs=24)
 
 
 def counted(level, label, of):

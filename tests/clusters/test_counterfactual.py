@@ -5,12 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from recorded import collected
 
 from interp_lib import InterpError, load_agent
-from interp_lib.clusters.collect import collect_states
 from interp_lib.clusters.counterfactual import AS_PLAYED, BY_LOOKS, CODES, RIVAL, Counterfactual
 from interp_lib.clusters.counterfactual_outputs import examples, save_counterfactual
-from interp_lib.clusters.study import ClusterStudy
 from interp_lib.common.outputs import Outputs, saved_outputs
 from interp_lib.envs.looks import LOOKS
 
@@ -20,9 +19,7 @@ OTHER = "other background"
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    agent = load_agent(CHECKPOINTS / "sppo-fruitbot-s2021", device="cpu")
-    path = tmp_path_factory.mktemp("states") / "s.h5"
-    return ClusterStudy(agent, collect_states(agent, path, steps=25, num_envs=12, progress=False))
+    return collected(tmp_path_factory.mktemp("states"), "sppo-fruitbot-s2021", steps=25, num_envs=12)
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from recorded import collected
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, silhouette_score
 
 matplotlib.use("Agg")
@@ -28,9 +29,8 @@ CHECKPOINTS = Path(__file__).resolve().parents[2] / "checkpoints"
 
 @pytest.fixture(scope="module")
 def groupings(tmp_path_factory):
-    agent, ppo = (load_agent(CHECKPOINTS / f"{a}-coinrun-s2021", device="cpu") for a in ("sppo", "ppo"))
-    path = tmp_path_factory.mktemp("states") / "s.h5"
-    return Groupings(ClusterStudy(agent, collect_states(agent, path, steps=40, num_envs=16, progress=False)), ppo)
+    study = collected(tmp_path_factory.mktemp("states"), "sppo-coinrun-s2021", steps=40, num_envs=16)
+    return Groupings(study, load_agent(CHECKPOINTS / "ppo-coinrun-s2021", device="cpu"))
 
 
 def test_agreement_is_scikit_learns():

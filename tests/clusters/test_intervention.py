@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from recorded import collected
 
 from interp_lib import InterpError, load_agent
 from interp_lib.clusters.collect import collect_states
@@ -20,9 +21,7 @@ CHECKPOINTS = Path(__file__).resolve().parents[2] / "checkpoints"
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    agent = load_agent(CHECKPOINTS / "sppo-coinrun-s2021", device="cpu")
-    path = tmp_path_factory.mktemp("states") / "s.h5"
-    return ClusterStudy(agent, collect_states(agent, path, steps=10, num_envs=16, progress=False))
+    return collected(tmp_path_factory.mktemp("states"), "sppo-coinrun-s2021", steps=10, num_envs=16)
 
 
 def reading(agent, strength):

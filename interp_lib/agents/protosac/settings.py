@@ -25,7 +25,8 @@ Since then:
 - MountainCar: 94.7 with what stands below, 1.7 share, leader nearest in 97%.
 - LunarLander, K = 64, gaussian_rate 10, no sharpness: temperature 0.15: 146 at 20,000 steps, 148 at 40,000, 8.6 share,
   leader among the three nearest in 98%; cooled from 0.15 to 0.06 (another seed): 164 at 40,000 (6.3 share), 106 at
-  60,000 (4.5), 95 at 80,000 (3.3), -6 at 100,000 (3.6): few prototypes cost the landing.
+  60,000 (4.5), 95 at 80,000 (3.3), -6 at 100,000 (3.6; episodes differ by 130): it may be that few prototypes cost the
+  landing, and as well that training went wrong; seeds at several temperatures held throughout would tell.
 - HalfCheetah, Hopper, Humanoid, CarRacing: nothing yet; what stands below is from before.
 
 ENCODER has what the older form was tuned to, on the seeds it was reported on.

@@ -58,7 +58,8 @@ class StandardisedSpace(nn.Module):
     def hold(self, scale: float = 1.0) -> None:
         """Give the metric the geometric mean ``scale``, so that the temperature alone says how far likeness reaches.
 
-        Left free it grew ninefold on LunarLander: actions jumped from prototype to prototype, and it never landed.
+        Left free it grew ninefold on LunarLander, until fewer than two prototypes shared a decision, and returned 54
+        after 40,000 steps; held, and with sharpness 0 instead of 3, 148 with more than eight (one training seed).
         """
         self.log_metric.add_(math.log(scale) - self.log_metric.mean())
 
