@@ -8,8 +8,10 @@ import subprocess
 import sys
 
 import h5py
+import nbformat
 import pytest
 from conftest import ROOT
+from nbclient import NotebookClient
 
 from interp_lib.cli.lab import write_notebook, write_prototype_notebook
 from interp_lib.common.errors import InterpError
@@ -231,6 +233,20 @@ def test_doctor_says_what_is_not_as_it_should_be():
     done = interp("doctor", env=AWAY["no home"] | AWAY["display"] | {"OMP_NUM_THREADS": "many"})
     for found in ("home folder /proc/none", "DISPLAY=:99 does not open", "OMP_NUM_THREADS=many"):
         assert found in done.stdout
+
+
+def test_notebooks_show_their_figures_whatever_backend_is_set(monkeypatch):
+    """Each notebook's own magics, in a kernel that starts without inline as a shell's MPLBACKEND may ask."""
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    book = nbformat.v4.new_notebook()
+    for path in numbered_notebooks(ROOT / "notebooks"):
+        cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+        magics = [line for cell in cells[:2] for line in cell.source.splitlines() if line.startswith("%")]
+        for source in ("%matplotlib agg", "\n".join(magics), "import matplotlib.pyplot as plt\nplt.plot([1]);"):
+            book.cells.append(nbformat.v4.new_code_cell(source))
+    NotebookClient(book, kernel_name="python3").execute()
+    drawn = [["image/png" in output.get("data", {}) for output in cell.outputs] for cell in book.cells[2::3]]
+    assert drawn == [[True]] * 4
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody without a name")
