@@ -55,6 +55,11 @@ _AMOUNTS = {
     "jump_charge": "jump charged {}",
 }
 _NOUNS = {"junk": "bad food"}
+_GOALS = {"coinrun": "coin", "fruitbot": "presents", "jumper": "carrot", "ninja": "mushroom"}
+_NONE_AND_SOME = {  # where a bound is 0
+    "fruits": ("no fruits in the frame", "fruits in the frame"),
+    "jump_charge": ("jump not charged", "jump charged"),
+}
 _QUARTERS = ("to the right", "above", "to the left", "below")
 
 
@@ -131,11 +136,15 @@ def statements(known: pd.DataFrame, game: str) -> list[Statement]:
                     Statement(name, f"no {noun} {where}", bound, np.inf, absent=True),
                 ]
         else:
-            amounts: list[tuple[str, float, float]] = [(f"at most {_in(kind.unit, b)}", -np.inf, b) for b in bounds]
-            amounts += [(f"more than {_in(kind.unit, b)}", b, np.inf) for b in bounds]
+            if name in _NONE_AND_SOME and 0 in bounds:
+                none, some = _NONE_AND_SOME[name]
+                found += [Statement(name, none, -np.inf, 0), Statement(name, some, 0, np.inf)]
+            above = [b for b in bounds if name not in _NONE_AND_SOME or b]
+            amounts: list[tuple[str, float, float]] = [(f"at most {_in(kind.unit, b)}", -np.inf, b) for b in above]
+            amounts += [(f"more than {_in(kind.unit, b)}", b, np.inf) for b in above]
             amounts += [(f"{a:g} to {_in(kind.unit, b)}", a, b) for a, b in pairwise(bounds)]
             found += [Statement(name, _AMOUNTS[name].format(amount), low, high) for amount, low, high in amounts]
-    return found
+    return [statement._replace(text=statement.text.replace("goal", _GOALS[game])) for statement in found]
 
 
 def _in(unit: str, amount: float) -> str:

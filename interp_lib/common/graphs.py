@@ -109,7 +109,9 @@ def draw_transitions(
     point = max((high - low) / (box.width, box.height)) * ax.figure.dpi / 72  # in data units
     tag = (0.36 * max(map(len, (names or {0: ""}).values())) + 0.35) * 8.5 * point  # half the width of a name
     captions = {k: _caption_place(p, size[k], tag if names else 0.0) for k, p in place.items()}
-    taken = {k: _boxes(p, size[k], captions[k], point)[: 1 if k == END else 2] for k, p in place.items()}
+    taken = {k: _boxes(p, size[k], captions[k], tag if names else 10 * point, point) for k, p in place.items()}
+    if END in taken:
+        del taken[END][1:]  # it has neither name nor caption
     labels: list[Box] = []
     for (k, following), probability in strong.items():
         if k not in place or following not in place:
@@ -181,15 +183,17 @@ def _caption_place(place: np.ndarray, size: float, tag: float) -> tuple[tuple[fl
     )  # fmt: skip
 
 
-def _boxes(place: np.ndarray, size: float, caption: tuple, point: float) -> list[Box]:
-    """What a cluster takes: its picture with the name at its corner, its caption (left, bottom, right, top)."""
+def _boxes(place: np.ndarray, size: float, caption: tuple, tag: float, point: float) -> list[Box]:
+    """What a cluster takes: its picture, its caption and its name, ``2 * tag`` wide, at the picture's corner."""
     (x, y), align, vertical = caption
     width, height = 82 * point, 12 * point
     left = x - width / 2 if align == "center" else x
     bottom = y if vertical == "bottom" else y - height
     margin = size / 2 + 0.03
     picture = (place[0] - margin, place[1] - margin, place[0] + margin, place[1] + margin)
-    return [picture, (left, bottom, left + width, bottom + height)]
+    corner_x, corner_y = place[0] - size / 2, place[1] + size / 2
+    name = (corner_x - tag, corner_y - 10 * point, corner_x + tag, corner_y + 10 * point)
+    return [picture, (left, bottom, left + width, bottom + height), name]
 
 
 def _passing_by(start: np.ndarray, stop: np.ndarray, boxes: list[Box]) -> np.ndarray:

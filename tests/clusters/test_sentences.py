@@ -54,6 +54,17 @@ def test_every_concept_that_a_frame_shows_has_words_in_both_directions(game):
         assert len(true) >= 2 and sum(true) >= 0.9  # one of them is true of nearly every state
 
 
+def test_statements_use_the_words_of_the_game():
+    known = pd.DataFrame({"goal_distance": [1.0, 2.0, 5.0], "jump_charge": [0.0, 0.0, 0.5], "fruits": [0.0, 2.0, 4.0]})
+    texts = {game: [s.text for name in known for s in statements(known[[name]].reindex(columns=CONCEPTS[game]), game)]
+             for game in ("jumper", "ninja", "fruitbot")}  # fmt: skip
+    assert "carrot at most 2 cells away" in texts["jumper"] and not any("goal" in text for text in texts["jumper"])
+    assert {"jump not charged", "jump charged"} <= set(texts["ninja"])
+    assert not any(text.endswith("than 0") for text in texts["ninja"])
+    assert "fruits in the frame" not in texts["fruitbot"]  # every quarter of the frames shows some
+    assert "more than 2 fruits in the frame" in texts["fruitbot"]
+
+
 def test_a_statement_is_a_range_and_says_what_not_seeing_means():
     known = pd.DataFrame({"saw_ahead": [1.0, 2.0, np.nan], "goal_bearing": [-170.0, 100.0, 10.0]})
     near = Statement("saw_ahead", "saw within 1 cells", -np.inf, 1.0)
