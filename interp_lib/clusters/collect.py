@@ -87,7 +87,7 @@ def collect_states(
                 "obs",
                 (steps * num_envs, *OBSERVATION_SHAPE),
                 np.uint8,
-                chunks=(16, *OBSERVATION_SHAPE),
+                chunks=(min(16, steps * num_envs), *OBSERVATION_SHAPE),
                 compression="gzip",  # level 1: a third smaller than lzf, and as fast to read
                 compression_opts=1,
                 fletcher32=True,
@@ -139,6 +139,8 @@ def _meta(
     """What a file says about itself: the agent and how its states were collected."""
     if steps < 1 or num_envs < 1:
         raise InterpError(f"steps and num_envs must be at least 1, not {steps} and {num_envs}.")
+    if steps * num_envs < 2:
+        raise InterpError("one state is no map. Ask for more steps or environments.")
     if steps * num_envs > MOST_STATES:
         raise InterpError(f"steps and num_envs give {steps * num_envs:,} states. Ask for {MOST_STATES:,} at most.")
     if not 0 <= random_action <= 1 or not 0 < keep <= 1:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from recorded import recorded
 
-from interp_lib import SPPO, InterpError, load_agent
+from interp_lib import PPO, SPPO, InterpError, load_agent
 from interp_lib.agents.returns import evaluate_procgen
 from interp_lib.agents.sppo.play import (
     UniformAgent,
@@ -133,6 +133,15 @@ def test_collected_states_are_what_the_agent_says_of_their_frames(agent, states)
     np.testing.assert_allclose(embedding.fdr, states.fdr[rows], atol=1e-5)
     np.testing.assert_array_equal(embedding.code, states.code[rows])
     assert (states.level >= 200_000).all()
+
+
+@pytest.mark.parametrize("algorithm", [PPO, SPPO])
+def test_two_states_are_enough_and_one_is_refused(algorithm, tmp_path):
+    agent = algorithm("coinrun", device="cpu")
+    few = collect_states(agent, tmp_path / "s.h5", steps=2, num_envs=1, progress=False)
+    assert len(few) == 2 and few.fdr.shape == (2, 2)
+    with pytest.raises(InterpError, match="one state is no map"):
+        collect_states(agent, tmp_path / "s.h5", steps=1, num_envs=1, progress=False)
 
 
 def test_collecting_again_gives_the_same(agent, states, tmp_path):
