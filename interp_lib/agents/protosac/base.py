@@ -5,6 +5,7 @@ A run folder is config.json and policy.safetensors, nothing that needs unpicklin
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3 import SAC as SB3SAC
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.sac.policies import SACPolicy
 
@@ -211,7 +213,14 @@ class RunFolderSAC(SB3SAC):
     def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
         self._learned_with = self._learned_with or provenance.provenance()
         self._make_buffer()
-        return super()._setup_learn(*args, **kwargs)
+        # Stable-Baselines3 makes a folder in /tmp at each call, also where nothing is logged.
+        silent = not (self.verbose or self.tensorboard_log or self._custom_logger or os.getenv("SB3_LOGDIR"))
+        if silent:
+            self.set_logger(Logger(None, []))
+        try:
+            return super()._setup_learn(*args, **kwargs)
+        finally:
+            self._custom_logger = self._custom_logger and not silent
 
     def _make_buffer(self) -> None:
         if self.replay_buffer is None:

@@ -291,6 +291,15 @@ def test_loading_a_run_leaves_the_random_generators_alone(trained, tmp_path):
     assert (np.random.rand(), torch.rand(1).item()) == expected
 
 
+def test_learning_leaves_no_folder_where_nothing_is_logged(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    agent = SAC("MlpPolicy", make_task_vec("pendulum", 1, 0), **SMALL).learn(60)
+    assert list(tmp_path.iterdir()) == [] and agent.logger.name_to_value
+    monkeypatch.setenv("SB3_LOGDIR", str(tmp_path / "log"))  # asked for later
+    agent.learn(60, reset_num_timesteps=False)
+    assert (tmp_path / "log").is_dir()
+
+
 def test_vectorised_envs_callbacks_and_evaluate_policy(tmp_path):
     agent = protosac(n_envs=2)
     agent.learn(120, callback=CheckpointCallback(60, tmp_path))
