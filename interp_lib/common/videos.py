@@ -98,7 +98,8 @@ def write_animation(path: Path | str, frames: Iterable[Any], fps: float, *, widt
         # Enlarged game frames should show their pixels; shrinking needs averaging.
         how = Image.Resampling.NEAREST if width > images[0].width else Image.Resampling.LANCZOS
         images = [image.resize(size, how) for image in images]
-    options = {"method": 6, "quality": 85} if path.suffix == ".webp" else {"optimize": True}
+    # Not the slowest of its methods: for 3% less it takes 16 times as long.
+    options = {"method": 4, "quality": 85} if path.suffix == ".webp" else {"optimize": True}
     kind, duration = path.suffix[1:].upper(), round(1000 / fps)
     with atomic_write(path) as file:
         images[0].save(file, format=kind, save_all=True, append_images=images[1:], duration=duration, loop=0, **options)
