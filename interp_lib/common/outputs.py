@@ -30,6 +30,7 @@ from .videos import iterate_frames, write_animation, write_mp4
 if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
 
 # Where files lie says nothing about what is in them, and differs between machines.
 _NOT_PROVENANCE = frozenset({"figures_dir", "checkpoints_dir", "runs_dir"})
@@ -100,7 +101,8 @@ class Outputs:
         files = {f"{name}.png": _render(fig, "png", {"Software": None})}
         width, height = Image.open(io.BytesIO(files[f"{name}.png"])).size
         if pdf:
-            files[f"{name}.pdf"] = _render(fig, "pdf", {"CreationDate": None, "Creator": None, "Producer": None})
+            undated = {"CreationDate": None, "Creator": None, "Producer": None}
+            files[f"{name}.pdf"] = _render(fig, "pdf", undated, _laid_out(fig))
         return self._save("figure", name, caption, runs, files, width, height)
 
     def video(
@@ -259,7 +261,16 @@ def _listed_files(sidecar: Path) -> set[str] | None:
         return set()  # damaged: it would only stop the report
 
 
-def _render(fig: Figure, file_format: str, metadata: dict[str, None]) -> bytes:
+def _render(fig: Figure, file_format: str, metadata: dict[str, None], box: Bbox | str = "tight") -> bytes:
     buffer = io.BytesIO()
-    fig.savefig(buffer, format=file_format, dpi=300, bbox_inches="tight", facecolor="white", metadata=metadata)
+    fig.savefig(buffer, format=file_format, dpi=300, bbox_inches=box, facecolor="white", metadata=metadata)
     return buffer.getvalue()
+
+
+def _laid_out(fig: Figure) -> Bbox:
+    """Keep the layout of a figure that was drawn, and give its bounds: to find both again takes as long as to draw."""
+    from matplotlib import rc_context, rcParams
+
+    with rc_context({"figure.constrained_layout.use": False, "figure.autolayout": False}):
+        fig.set_layout_engine(None)
+    return fig.get_tightbbox().padded(rcParams["savefig.pad_inches"])
