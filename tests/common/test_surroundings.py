@@ -281,7 +281,7 @@ def outputs_of(folder, *arguments, env):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [("prototypes", PENDULUM, "--episodes", 1), ("embed", RUN, "--steps", 40)])
+@pytest.mark.parametrize("command", [("prototypes", PENDULUM, "--episodes", 1), ("embed", RUN, "--steps", 8)])
 def test_what_surrounds_a_command_changes_no_byte_of_what_it_makes(command, tmp_path):
     for name in ("here", "away"):
         (tmp_path / name).mkdir()

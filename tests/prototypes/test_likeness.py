@@ -200,8 +200,8 @@ def test_a_released_agent_that_compares_observations_is_led_by_what_is_near(pyte
 
 
 def test_released_mountaincar_keeps_it(pytestconfig):
-    """80% nearest, shuffled 9%; 94% among the three nearest, ratio 0.19, 1.1 share."""
-    agent = load_agent(pytestconfig.rootpath / "checkpoints/protosac-mountaincar-s0")
+    """95% nearest, shuffled 6%; 100% among the three nearest, ratio 0.14, 1.6 share."""
+    agent = load_agent(pytestconfig.rootpath / "checkpoints/protosac-mountaincar-s100")
     found = PrototypeStudy.record(agent, "mountaincar", 10).likeness
-    assert found.agent.near.mean == pytest.approx(0.94, abs=0.03) and found.shuffled.nearest.mean < 0.15
-    assert found.sharing.mean == pytest.approx(1.1, abs=0.05) and "is kept:" in verdict(found)
+    assert found.agent.near.low > 0.99 and found.shuffled.nearest.mean < 0.15 and found.agent.ratio.high < 0.2
+    assert found.sharing.mean == pytest.approx(1.6, abs=0.1) and "is kept:" in verdict(found)

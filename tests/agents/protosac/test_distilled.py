@@ -63,7 +63,7 @@ def test_a_medoid_is_a_visited_state_where_sac_decides(sac, states, medoids):
 
 
 def test_medoids_look_like_the_states_they_speak_for_and_cost_return(pytestconfig):
-    sac = load_agent(pytestconfig.rootpath / "checkpoints" / "sac-mountaincar-s0")
+    sac = load_agent(pytestconfig.rootpath / "checkpoints" / "sac-mountaincar-s100")
     agent = k_medoids(sac, visited_states(sac, "mountaincar", 3_000, seed=10_000), 16)
     study = PrototypeStudy.record(agent, "mountaincar", EPISODES)
     leaders = study.likeness.agent
