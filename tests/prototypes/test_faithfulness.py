@@ -149,9 +149,9 @@ def test_the_verdict_in_words_is_the_tables():
 
 
 # Episodes of one length and of several.
-@pytest.mark.parametrize(("task", "seed"), [("pendulum", 100), ("mountaincar", 0)])
-def test_episodes_side_by_side_are_those_played_one_by_one(task, seed):
-    agent = load_agent(f"checkpoints/protosac-{task}-s{seed}")
+@pytest.mark.parametrize("task", ["pendulum", "mountaincar"])
+def test_episodes_side_by_side_are_those_played_one_by_one(task):
+    agent = load_agent(f"checkpoints/protosac-{task}-s100")
     together, alone = evaluate_side_by_side(agent, task, 3, seed=5), evaluate_continuous(agent, task, 3, seed=5)
     np.testing.assert_allclose(together.returns, alone.returns, rtol=1e-3)
     assert together.lengths.tolist() == alone.lengths.tolist()
