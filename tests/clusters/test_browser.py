@@ -305,8 +305,8 @@ def test_browser_in_jupyterlab(chromium, lab, run_dir, states):
     canvas.scroll_into_view_if_needed()
 
     def state():
-        image = page.locator(".interp.state")
-        return image.get_attribute("data-row"), image.locator("img").get_attribute("src")
+        # Both at one moment: between two questions a point can be left, and its state be gone again.
+        return page.locator(".interp.state").evaluate("e => [e.dataset.row, e.querySelector('img').src]")
 
     # The map is drawn some time after it is there: move over it until a point answers.
     first = shown = state()
